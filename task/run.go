@@ -1,0 +1,133 @@
+package task
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Run is one execution of a task, over all of its attempts.
+type Run struct {
+	ID              uuid.UUID         `json:"id"` // UUID v7 of the database clock
+	Task            string            `json:"task"`
+	Revision        int64             `json:"revision"`
+	State           State             `json:"state"`
+	Attempt         int               `json:"attempt"` // 1 for the first
+	Losses          int               `json:"losses"`  // how often its worker was lost under it
+	Reason          string            `json:"reason,omitempty"`
+	Outcome         *Outcome          `json:"outcome"`
+	Params          json.RawMessage   `json:"params,omitempty"`
+	Queue           string            `json:"queue"`
+	Priority        int               `json:"priority"`
+	Schedule        *int64            `json:"schedule,omitempty"`
+	PackageVersion  string            `json:"package_version,omitempty"` // name@digest of the first package it called
+	Packages        map[string]string `json:"packages,omitempty"`        // name to digest, of every package it called
+	Worker          string            `json:"worker,omitempty"`
+	CancelRequested bool              `json:"cancel_requested,omitempty"`
+	CreatedAt       time.Time         `json:"created_at"`
+	AvailableAt     *time.Time        `json:"available_at,omitempty"` // not before
+	StartedAt       *time.Time        `json:"started_at"`
+	FinishedAt      *time.Time        `json:"finished_at"`
+	DueAt           *time.Time        `json:"due_at"` // the due time that fired it
+	Steps           []Step            `json:"steps"`
+}
+
+// Step is the committed outcome of one top-level item of a chain.
+type Step struct {
+	Path       string          `json:"path"`      // the item's index, or its name
+	Iteration  int             `json:"iteration"` // rises with each replay of the chain
+	Name       string          `json:"name,omitempty"`
+	Attempt    int             `json:"attempt"`
+	Outcome    *Outcome        `json:"outcome"`
+	Vars       json.RawMessage `json:"vars,omitempty"` // the chain's variables after it
+	StartedAt  time.Time       `json:"started_at"`
+	FinishedAt time.Time       `json:"finished_at"`
+}
+
+// LogLine is one line of a run's log. Seq orders the lines of a run and says
+// where a follower goes on.
+type LogLine struct {
+	Seq     int64     `json:"seq"`
+	At      time.Time `json:"at"`
+	Level   string    `json:"level"` // debug info warn error
+	Step    string    `json:"step,omitempty"`
+	Message string    `json:"message"`
+}
+
+// Frame is one place in a call stack of an outcome.
+type Frame struct {
+	Module string `json:"module,omitempty"` // pkg:module, or the task
+	Item   string `json:"item,omitempty"`   // the item as its author wrote it, shortened
+	Index  string `json:"index,omitempty"`  // the item's path in its chain
+	Source string `json:"source,omitempty"` // file:line:column in the author's file
+}
+
+// Outcome is what an item, a step or a run ends with. Fields other than the
+// named ones survive in Extra.
+type Outcome struct {
+	Success   bool
+	Reason    string
+	Data      json.RawMessage // nil when absent
+	CallStack []Frame         // innermost first; set when Success is false
+	Extra     map[string]json.RawMessage
+}
+
+// Succeed returns a good outcome with the given data, which may be nil.
+func Succeed(data json.RawMessage) Outcome { return Outcome{Success: true, Data: data} }
+
+// Fail returns a failing outcome.
+func Fail(reason string) Outcome { return Outcome{Reason: reason} }
+
+// MarshalJSON writes one flat object: success, reason, data, call_stack and
+// the extra fields.
+func (o Outcome) MarshalJSON() ([]byte, error) {
+	fields := make(map[string]any, len(o.Extra)+4)
+	for k, v := range o.Extra {
+		fields[k] = v
+	}
+	fields["success"] = o.Success
+	if o.Reason != "" {
+		fields["reason"] = o.Reason
+	}
+	if o.Data != nil {
+		fields["data"] = o.Data
+	}
+	if len(o.CallStack) > 0 {
+		fields["call_stack"] = o.CallStack
+	}
+	return json.Marshal(fields)
+}
+
+// UnmarshalJSON reads an object; success must be true for a good outcome.
+func (o *Outcome) UnmarshalJSON(data []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return Errorf(CodeInvalid, "an outcome must be an object: %w", err)
+	}
+	*o = Outcome{}
+	for _, known := range []struct {
+		name string
+		into any
+	}{{"success", &o.Success}, {"reason", &o.Reason}, {"call_stack", &o.CallStack}} {
+		raw, there := fields[known.name]
+		if !there {
+			continue
+		}
+		if err := json.Unmarshal(raw, known.into); err != nil {
+			return Errorf(CodeInvalid, "outcome.%s: %w", known.name, err)
+		}
+		delete(fields, known.name)
+	}
+	if raw, there := fields["data"]; there {
+		o.Data = raw
+		delete(fields, "data")
+	}
+	if len(fields) > 0 {
+		o.Extra = fields
+	}
+	return nil
+}
+
+func indexed(field string, index int) string { return field + "[" + strconv.Itoa(index) + "]" }
