@@ -239,18 +239,20 @@ CREATE TABLE run_logs (
     PRIMARY KEY (run, seq)
 ) PARTITION BY RANGE (run);
 
--- Runs that wait for admission, for room in their lane or for their time.
+-- Runs that wait for room in their lane, for their time (hold later) or for the
+-- end of their task's pause (hold paused). Those without hold are taken in order.
 CREATE TABLE ready (
     run          uuid PRIMARY KEY,
     lane         text NOT NULL,
     priority     smallint NOT NULL,
     revision     bigint NOT NULL,
     task         text NOT NULL,
+    hold         text NOT NULL DEFAULT '' CHECK (hold IN ('', 'later', 'paused')),
     available_at timestamptz NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-CREATE INDEX ready_order ON ready (lane, priority DESC, run);
-CREATE INDEX ready_available ON ready (available_at);
-CREATE INDEX ready_task ON ready (task);
+CREATE INDEX ready_order ON ready (lane, priority DESC, run) WHERE hold = '';
+CREATE INDEX ready_later ON ready (available_at) WHERE hold = 'later';
+CREATE INDEX ready_paused ON ready (task) WHERE hold = 'paused';
 
 -- An unclaimed parcel is the outbox: what its row says is enqueued until a worker
 -- claims it. A finished or revoked parcel is deleted.

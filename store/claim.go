@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Claimed is a run as a worker gets it. Fence goes with every write.
+type Claimed struct {
+	ID        uuid.UUID
+	Task      string
+	Revision  int64
+	Attempt   int
+	Fence     int32
+	Release   int64
+	Params    json.RawMessage // nil: the task's own
+	Schedule  *int64
+	DueAt     *time.Time
+	CreatedAt time.Time
+	Done      []task.Step // committed steps to go on after
+}
+
+// Claim takes a parcel for a worker and returns its runs; none when the parcel
+// was claimed by another, was enqueued again under a later number or is gone.
+// Two statements in one transaction: the second sees the cancellations that the
+// first had to wait for.
+func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) ([]Claimed, error) {
+	var runs []Claimed
+	batch := &pgx.Batch{}
+	batch.Queue(`UPDATE parcels SET state = 'claimed', worker = $3, claimed_at = clock_timestamp()
+		WHERE id = $1 AND dispatch_no = $2 AND state = 'unclaimed'
+			AND EXISTS (SELECT 1 FROM workers WHERE epoch = $3 AND state = 'active')`, parcel, dispatchNo, epoch)
+	batch.Queue(`
+		WITH p AS MATERIALIZED (SELECT runs FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3)
+		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at FROM runs
+		WHERE id = ANY ((SELECT runs FROM p)::uuid[])
+			AND id BETWEEN (SELECT runs[1] FROM p) AND (SELECT runs[cardinality(runs)] FROM p)
+			AND parcel = $1 AND state IN ('dispatched', 'running')`, parcel, dispatchNo, epoch).
+		Query(func(rows pgx.Rows) (err error) {
+			runs, err = pgx.CollectRows(rows, scanClaimed)
+			return err
+		})
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, wrap(err, "claim a parcel")
+	}
+	return runs, s.loadDone(ctx, runs)
+}
+
+func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
+	var params *string
+	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt)
+	if params != nil {
+		r.Params = json.RawMessage(*params)
+	}
+	return r, err
+}
+
+// loadDone reads the committed steps of the runs that were dispatched before.
+func (s *Store) loadDone(ctx context.Context, runs []Claimed) error {
+	again := map[uuid.UUID]*Claimed{}
+	var ids []uuid.UUID
+	for i := range runs {
+		if runs[i].Fence > 1 {
+			again[runs[i].ID] = &runs[i]
+			ids = append(ids, runs[i].ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	steps, err := readSteps(ctx, s.pool, ids)
+	for id, done := range steps {
+		again[id].Done = done
+	}
+	return err
+}
+
+type reader interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// readSteps reads committed steps in the order in which they were made.
+func readSteps(ctx context.Context, db reader, ids []uuid.UUID) (map[uuid.UUID][]task.Step, error) {
+	low, high := bounds(ids)
+	rows, err := db.Query(ctx, `SELECT run, iteration, path, name, attempt, outcome::text, vars::text, started_at, finished_at
+		FROM steps WHERE run = ANY($1) AND run BETWEEN $2 AND $3 ORDER BY run, iteration, length(path), path`, ids, low, high)
+	if err != nil {
+		return nil, wrap(err, "read steps")
+	}
+	steps := map[uuid.UUID][]task.Step{}
+	var run uuid.UUID
+	var st task.Step
+	var outcome string
+	var vars *string
+	_, err = pgx.ForEachRow(rows, []any{&run, &st.Iteration, &st.Path, &st.Name, &st.Attempt, &outcome, &vars, &st.StartedAt, &st.FinishedAt},
+		func() error {
+			step := st
+			step.Outcome, step.Vars = new(task.Outcome), nil
+			if vars != nil {
+				step.Vars = json.RawMessage(*vars)
+			}
+			steps[run] = append(steps[run], step)
+			return json.Unmarshal([]byte(outcome), step.Outcome)
+		})
+	return steps, wrap(err, "read steps")
+}
+
+// MarkRunning makes visible that runs have been running for a moment. It
+// returns the runs whose fence has risen: the worker interrupts them.
+func (s *Store) MarkRunning(ctx context.Context, epoch int64, ids []uuid.UUID, fences []int32, started []time.Time) (stale []uuid.UUID, err error) {
+	low, high := bounds(ids)
+	rows, err := s.pool.Query(ctx, `
+		WITH i AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[]) AS i(id, fence, started_at)),
+		marked AS (UPDATE runs r SET state = 'running', started_at = coalesce(r.started_at, i.started_at), worker = $4
+			FROM i WHERE r.id = i.id AND r.id BETWEEN $5 AND $6 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
+			RETURNING r.id)
+		SELECT id FROM i WHERE id NOT IN (SELECT id FROM marked)`, ids, fences, started, epoch, low, high)
+	if err != nil {
+		return nil, wrap(err, "mark runs as running")
+	}
+	stale, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	return stale, wrap(err, "mark runs as running")
+}
+
+// isMissing reports whether err is the absence of a row.
+func isMissing(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// quarantineAfter is how many workers a run may kill while it is alone in the
+// suspect lane.
+const quarantineAfter = 3
+
+// Revoked is a run that was taken back from a worker that is gone.
+type Revoked struct {
+	ID     uuid.UUID
+	Task   string
+	State  task.State // queued, cancelled or quarantined
+	Worker int64
+}
+
+type lostParcel struct {
+	id      int64
+	lane    string
+	runs    []uuid.UUID
+	worker  int64
+	counted bool // its worker died rather than being stopped
+}
+
+// Revoke takes back the claimed parcels of workers that are no longer live, a
+// bounded number at once: each unfinished run gets a new fence and goes to its
+// queue's suspect lane with its retry budget untouched. A run that was alone
+// there when its worker died, for the third time, is quarantined.
+func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, err error) {
+	err = s.inTx(ctx, "revoke parcels of lost workers", func(tx pgx.Tx) error {
+		revoked = nil
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		parcels, err := lostParcels(ctx, tx)
+		if err != nil || len(parcels) == 0 {
+			return err
+		}
+		revoked, err = revokeRuns(ctx, tx, parcels)
+		return err
+	})
+	return revoked, err
+}
+
+func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost', true)
+		FROM parcels p LEFT JOIN workers w ON w.epoch = p.worker
+		WHERE p.state = 'claimed' AND coalesce(w.state NOT IN ('active', 'draining'), true)
+		ORDER BY p.id LIMIT 200 FOR UPDATE OF p SKIP LOCKED`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p lostParcel, err error) {
+		err = row.Scan(&p.id, &p.lane, &p.runs, &p.worker, &p.counted)
+		return p, err
+	})
+}
+
+// The runs are locked in id order, as every batched statement does.
+const revokeStatement = `
+	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[]) AS p(id, kills, worker)
+	), locked AS MATERIALIZED (
+		SELECT r.id FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
+			AND r.state IN ('dispatched', 'running') ORDER BY r.id FOR NO KEY UPDATE
+	), u AS (
+		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills::int, parcel = NULL, worker = p.worker,
+			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills::int >= $7 THEN 'quarantined' ELSE 'queued' END,
+			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills::int >= $7 THEN clock_timestamp() END,
+			reason = CASE WHEN r.cancel_requested THEN 'cancelled on request; its worker was lost'
+				WHEN r.kills + p.kills::int >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills::int || ' times while it ran alone'
+				ELSE 'its worker was lost' END,
+			available_at = clock_timestamp()
+		FROM locked, p WHERE r.id = locked.id AND r.id BETWEEN $5 AND $6 AND p.id = r.parcel
+		RETURNING r.id, r.task, r.state, r.queue, r.priority, r.revision, p.worker
+	), queued AS (
+		INSERT INTO ready (run, lane, priority, revision, task, available_at)
+		SELECT id, 'suspect:' || queue, priority, revision, task, clock_timestamp() FROM u WHERE state = 'queued'
+	)
+	SELECT id, task, state, worker FROM u`
+
+func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked, error) {
+	ids, kills, workers := make([]int64, len(parcels)), make([]bool, len(parcels)), make([]int64, len(parcels))
+	var runs []uuid.UUID
+	for i, p := range parcels {
+		ids[i], kills[i], workers[i] = p.id, p.counted && Suspect(p.lane), p.worker
+		runs = append(runs, p.runs...)
+	}
+	slices.SortFunc(runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	low, high := bounds(runs)
+	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter)
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Revoked])
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM parcels WHERE id = ANY($1)`, ids)
+	return revoked, err
+}
+
+// Sweep removes what is of no more use: answered cancel requests, expired keys,
+// workers that ended a week ago.
+func (s *Store) Sweep(ctx context.Context, term int64) error {
+	return s.inTx(ctx, "sweep", func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(`DELETE FROM cancels c WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = c.run AND r.finished_at IS NULL)`)
+		batch.Queue(`DELETE FROM run_keys WHERE (task, key) IN (SELECT task, key FROM run_keys WHERE expires_at < clock_timestamp() LIMIT 10000)`)
+		batch.Queue(`DELETE FROM workers WHERE state IN ('stopped', 'lost') AND ended_at < clock_timestamp() - interval '7 days'
+			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.worker = workers.epoch)`)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+}

@@ -1,0 +1,299 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// RunFilter selects runs; zero fields do not filter.
+type RunFilter struct {
+	Task   string
+	State  string // one state or several with commas
+	Since  time.Time
+	Limit  int       // 0: 100; at most 10000
+	Before uuid.UUID // only runs made before this one
+}
+
+const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
+	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
+	r.started_at, r.finished_at, r.due_at, r.tail::text FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
+
+func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
+	var outcome, params, packages, tail *string
+	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
+		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
+		&r.StartedAt, &r.FinishedAt, &r.DueAt, &tail)
+	if err != nil {
+		return r, err
+	}
+	if params != nil {
+		r.Params = json.RawMessage(*params)
+	}
+	for _, part := range []struct {
+		text *string
+		into any
+	}{{outcome, &r.Outcome}, {packages, &r.Packages}, {tail, &r.Steps}} {
+		if part.text == nil {
+			continue
+		}
+		if err := json.Unmarshal([]byte(*part.text), part.into); err != nil {
+			return r, fmt.Errorf("run %s: %w", r.ID, err)
+		}
+	}
+	r.PackageVersion = firstPackage(packages)
+	return r, nil
+}
+
+// firstPackage reads name@digest of the first member of the packages object,
+// which the worker writes in the order of first use.
+func firstPackage(object *string) string {
+	if object == nil {
+		return ""
+	}
+	d := json.NewDecoder(strings.NewReader(*object))
+	_, _ = d.Token() // {
+	name, _ := d.Token()
+	digest, _ := d.Token()
+	if name, ok := name.(string); ok {
+		return fmt.Sprintf("%s@%v", name, digest)
+	}
+	return ""
+}
+
+// Run returns one run with its steps, or a not_found error.
+func (s *Store) Run(ctx context.Context, id uuid.UUID) (task.Run, error) {
+	list, err := s.runs(ctx, `WHERE r.id = $1`, id)
+	if err != nil {
+		return task.Run{}, err
+	}
+	if len(list) == 0 {
+		return task.Run{}, noRun(id)
+	}
+	return list[0], nil
+}
+
+func noRun(id uuid.UUID) error {
+	return task.Errorf(task.CodeNotFound, "there is no run %s", id).Fix("`catena runs list` shows those that are kept")
+}
+
+// Runs lists runs with their steps, newest first.
+func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
+	where, args := []string{"true"}, []any{}
+	add := func(condition string, value any) {
+		args = append(args, value)
+		where = append(where, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
+	}
+	if f.Task != "" {
+		add("r.task = ?", f.Task)
+	}
+	if f.State != "" {
+		states := strings.Split(f.State, ",")
+		for _, state := range states {
+			if !task.State(state).Valid() {
+				return nil, task.Errorf(task.CodeInvalid, "unknown state %q", state).At("state").Fix("use one of %v", task.States)
+			}
+		}
+		add("r.state = ANY (?)", states)
+	}
+	if !f.Since.IsZero() {
+		add("r.id >= ?", idFloor(f.Since))
+	}
+	if f.Before != uuid.Nil {
+		add("r.id < ?", f.Before)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	return s.runs(ctx, "WHERE "+strings.Join(where, " AND ")+" ORDER BY r.id DESC LIMIT "+strconv.Itoa(min(limit, 10_000)), args...)
+}
+
+func (s *Store) runs(ctx context.Context, where string, args ...any) ([]task.Run, error) {
+	rows, err := s.pool.Query(ctx, runColumns+where, args...)
+	if err != nil {
+		return nil, wrap(err, "read runs")
+	}
+	list, err := pgx.CollectRows(rows, scanRun)
+	if err != nil || len(list) == 0 {
+		return list, wrap(err, "read runs")
+	}
+	ids := make([]uuid.UUID, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	steps, err := readSteps(ctx, s.pool, ids)
+	for i := range list {
+		r := &list[i]
+		r.Steps = mergeSteps(steps[r.ID], r.Steps)
+	}
+	return list, err
+}
+
+// mergeSteps joins committed steps with those of the tail, which win: they are
+// of the last attempt.
+func mergeSteps(rows, tail []task.Step) []task.Step {
+	key := func(s task.Step) string { return strconv.Itoa(s.Iteration) + "/" + s.Path }
+	last := make(map[string]bool, len(tail))
+	for _, s := range tail {
+		last[key(s)] = true
+	}
+	all := make([]task.Step, 0, len(rows)+len(tail))
+	for _, s := range rows {
+		if !last[key(s)] {
+			all = append(all, s)
+		}
+	}
+	all = append(all, tail...)
+	slices.SortStableFunc(all, func(a, b task.Step) int {
+		return cmp.Or(cmp.Compare(a.Iteration, b.Iteration), cmp.Compare(len(a.Path), len(b.Path)), strings.Compare(a.Path, b.Path))
+	})
+	return all
+}
+
+// Finished returns those of the runs that have ended, with their states.
+func (s *Store) Finished(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]task.State, error) {
+	low, high := bounds(ids)
+	rows, err := s.pool.Query(ctx, `SELECT id, state FROM runs WHERE id = ANY($1) AND id BETWEEN $2 AND $3 AND finished_at IS NOT NULL`, ids, low, high)
+	if err != nil {
+		return nil, wrap(err, "look for finished runs")
+	}
+	done := map[uuid.UUID]task.State{}
+	var id uuid.UUID
+	var state task.State
+	_, err = pgx.ForEachRow(rows, []any{&id, &state}, func() error { done[id] = state; return nil })
+	return done, wrap(err, "look for finished runs")
+}
+
+// CancelRun ends a run that no worker has claimed at once, and asks the worker
+// otherwise: the answer then has CancelRequested set. A run that has ended is a
+// conflict. Locks are taken in the order ready, parcel, run.
+func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error) {
+	err := s.inTx(ctx, "cancel run "+id.String(), func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
+			return err
+		}
+		// Waits for a claim under way; afterwards the state below is settled.
+		if _, err := tx.Exec(ctx, `SELECT 1 FROM parcels WHERE id = (SELECT parcel FROM runs WHERE id = $1) FOR UPDATE`, id); err != nil {
+			return err
+		}
+		var state task.State
+		var worker *int64
+		err := tx.QueryRow(ctx, `SELECT r.state, (SELECT p.worker FROM parcels p WHERE p.id = r.parcel AND p.state = 'claimed')
+			FROM runs r WHERE r.id = $1 FOR NO KEY UPDATE OF r`, id).Scan(&state, &worker)
+		switch {
+		case isMissing(err):
+			return noRun(id)
+		case err != nil:
+			return err
+		case state.Terminal():
+			return task.Errorf(task.CodeConflict, "run %s has ended: it is %s", id, state)
+		case worker == nil:
+			_, err = tx.Exec(ctx, `UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
+				reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
+			return err
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(`UPDATE runs SET cancel_requested = true, reason = $2 WHERE id = $1`, id, clean("cancel asked by "+by))
+		batch.Queue(`INSERT INTO cancels (run, worker) VALUES ($1, $2) ON CONFLICT (run) DO UPDATE SET worker = excluded.worker`, id, *worker)
+		batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(*worker, 10))
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return task.Run{}, err
+	}
+	return s.Run(ctx, id)
+}
+
+// RetryRun puts a run that did not succeed back to queued with a fresh retry
+// budget and the package versions of now. from names the step to go on at, by
+// path or name; the outcomes of the steps before it are reused. "" goes on
+// after the last step that succeeded.
+func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error) {
+	err := s.inTx(ctx, "retry run "+id.String(), func(tx pgx.Tx) error {
+		var state task.State
+		var tail *string
+		err := tx.QueryRow(ctx, `SELECT state, tail::text FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &tail)
+		if isMissing(err) {
+			return noRun(id)
+		}
+		if err != nil {
+			return err
+		}
+		if !state.Terminal() || !state.CanBecome(task.StateQueued) {
+			return task.Errorf(task.CodeConflict, "run %s is %s", id, state).Fix("only a run that ended without success can be retried; start a new one with `catena task run`")
+		}
+		kept, err := keepSteps(ctx, tx, id, tail, from)
+		if err != nil {
+			return err
+		}
+		return requeueByHand(ctx, tx, id, kept)
+	})
+	if err != nil {
+		return task.Run{}, err
+	}
+	return s.Run(ctx, id)
+}
+
+// keepSteps decides which steps a retried run goes on after.
+func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from string) ([]task.Step, error) {
+	committed, err := readSteps(ctx, tx, []uuid.UUID{id})
+	if err != nil {
+		return nil, err
+	}
+	var last []task.Step
+	if tail != nil {
+		if err := json.Unmarshal([]byte(*tail), &last); err != nil {
+			return nil, err
+		}
+	}
+	all := mergeSteps(committed[id], last)
+	if from == "" {
+		n := slices.IndexFunc(all, func(s task.Step) bool { return s.Outcome == nil || !s.Outcome.Success })
+		if n < 0 {
+			n = len(all)
+		}
+		return all[:n], nil
+	}
+	n := slices.IndexFunc(all, func(s task.Step) bool { return s.Path == from || s.Name == from })
+	if n < 0 {
+		names := make([]string, len(all))
+		for i, s := range all {
+			names[i] = strings.TrimSuffix(s.Path+" "+s.Name, " ")
+		}
+		return nil, task.Errorf(task.CodeInvalid, "run %s has made no step %q", id, from).At("from").
+			Fix("name one of its steps: %s", strings.Join(names, ", "))
+	}
+	return all[:n], nil
+}
+
+func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step) error {
+	batch := &pgx.Batch{}
+	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
+	for _, st := range kept {
+		outcome, err := json.Marshal(st.Outcome)
+		if err != nil {
+			return err
+		}
+		batch.Queue(`INSERT INTO steps (run, iteration, path, name, attempt, outcome, vars, started_at, finished_at)
+			VALUES ($1, $2, $3, $4, $5, $6::text::json, $7::text::json, $8, $9)`, id, st.Iteration, st.Path, st.Name, st.Attempt,
+			string(outcome), nullText(string(st.Vars)), st.StartedAt, st.FinishedAt)
+	}
+	batch.Queue(`UPDATE runs SET state = 'queued', attempt = 1, kills = 0, fence = fence + 1, parcel = NULL, release = NULL,
+		cancel_requested = false, outcome = NULL, reason = NULL, tail = NULL, packages = NULL, started_at = NULL, finished_at = NULL,
+		available_at = clock_timestamp() WHERE id = $1`, id)
+	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
+	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at)
+		SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE id = $1`, id)
+	return tx.SendBatch(ctx, batch).Close()
+}

@@ -1,0 +1,316 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Unplanned is a schedule whose last change has no due time yet.
+type Unplanned struct {
+	task.Schedule
+	Version int64
+}
+
+// UnplannedSchedules returns schedules that were inserted or changed, by
+// whomever, and the database clock to plan them by.
+func (s *Store) UnplannedSchedules(ctx context.Context, limit int) (list []Unplanned, now time.Time, err error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, task, coalesce(cron, ''), at, timezone, overlap, paused, version
+		FROM schedules WHERE planned IS DISTINCT FROM version ORDER BY id LIMIT $1`, limit)
+	if err != nil {
+		return nil, now, wrap(err, "look for changed schedules")
+	}
+	list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (u Unplanned, err error) {
+		err = row.Scan(&u.ID, &u.Task, &u.Cron, &u.At, &u.Timezone, &u.Overlap, &u.Paused, &u.Version)
+		return u, err
+	})
+	if err != nil || len(list) == 0 {
+		return nil, now, wrap(err, "look for changed schedules")
+	}
+	now, err = s.Now(ctx)
+	return list, now, err
+}
+
+// Plan is the verdict on a version of a schedule: when it is due next, or why never.
+type Plan struct {
+	Schedule int64
+	Version  int64
+	Next     *time.Time // nil: not again
+	Invalid  string
+}
+
+// PlanSchedules records plans. A schedule that has changed since keeps its old
+// due time until its next plan.
+func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) error {
+	n := len(plans)
+	ids, versions, next, invalid := make([]int64, n), make([]int64, n), make([]*time.Time, n), make([]string, n)
+	for i, p := range plans {
+		ids[i], versions[i], next[i], invalid[i] = p.Schedule, p.Version, p.Next, clean(p.Invalid)
+	}
+	return s.inTx(ctx, "plan schedules", func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			UPDATE schedules s SET planned = s.version, invalid = i.invalid
+			FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS i(id, version, invalid)
+			WHERE s.id = i.id AND s.version = i.version RETURNING s.id`, ids, versions, invalid)
+		if err != nil {
+			return err
+		}
+		done, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(`
+			INSERT INTO schedule_due (schedule, due_at) SELECT i.id, i.next
+			FROM unnest($1::bigint[], $2::timestamptz[]) AS i(id, next) WHERE i.next IS NOT NULL AND i.id = ANY ($3)
+			ON CONFLICT (schedule) DO UPDATE SET due_at = excluded.due_at`, ids, next, done)
+		batch.Queue(`
+			DELETE FROM schedule_due d USING unnest($1::bigint[], $2::timestamptz[]) AS i(id, next)
+			WHERE d.schedule = i.id AND i.next IS NULL AND i.id = ANY ($3)`, ids, next, done)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+}
+
+// Due is a schedule whose due time has come.
+type Due struct {
+	Schedule      task.Schedule
+	DueAt         time.Time
+	TaskPaused    bool
+	TaskNote      string
+	TaskInvalid   string
+	LastRunActive bool // the run that it made last has not ended
+
+	lastRun *uuid.UUID
+}
+
+// Decision is what becomes of a due schedule. A fire of outcome started gets
+// its run from FireDue. Together with Next the fires must cover every due time
+// from DueAt on exactly once.
+type Decision struct {
+	Fires []task.Fire
+	Next  *time.Time // nil: not again
+}
+
+// errNoDay says that the ledger lacks the partition of a day.
+type errNoDay struct{ at time.Time }
+
+func (e errNoDay) Error() string {
+	return "the ledger has no partition for " + e.at.Format(time.DateOnly)
+}
+
+// FireDue takes up to limit schedules that are due by the database clock, asks
+// decide about each, and writes ledger, runs and next due times in one
+// transaction: either all of it happened or none. It returns the number of
+// schedules taken and the parcels to enqueue.
+func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(due Due, now time.Time) Decision) (taken int, parcels []Parcel, err error) {
+	for {
+		taken, parcels, err = s.fireOnce(ctx, term, limit, decide)
+		var missing errNoDay
+		if !errors.As(err, &missing) {
+			return taken, parcels, err
+		}
+		if err := s.ensureFireDay(ctx, missing.at); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (taken int, parcels []Parcel, err error) {
+	err = s.inTx(ctx, "fire due schedules", func(tx pgx.Tx) error {
+		taken, parcels = 0, nil
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		due, err := lockDue(ctx, tx, limit)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		taken = len(due)
+		f, err := s.newFiring(ctx, tx, due, decide)
+		if err != nil {
+			return err
+		}
+		parcels, err = f.write(ctx, tx)
+		return err
+	})
+	return taken, parcels, err
+}
+
+func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT s.id, s.task, coalesce(s.cron, ''), s.at, s.timezone, s.overlap, s.paused, d.due_at, d.last_run, t.paused, t.note, t.invalid
+		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
+		WHERE d.due_at <= clock_timestamp() AND s.planned = s.version
+		ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED`, limit)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+		sc := &d.Schedule
+		err = row.Scan(&sc.ID, &sc.Task, &sc.Cron, &sc.At, &sc.Timezone, &sc.Overlap, &sc.Paused, &d.DueAt, &d.lastRun,
+			&d.TaskPaused, &d.TaskNote, &d.TaskInvalid)
+		return d, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, findActive(ctx, tx, list)
+}
+
+// findActive tells which of the schedules' last runs have not ended.
+func findActive(ctx context.Context, tx pgx.Tx, list []Due) error {
+	var ids []uuid.UUID
+	for _, d := range list {
+		if d.lastRun != nil {
+			ids = append(ids, *d.lastRun)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	low, high := bounds(ids)
+	rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE id = ANY($1) AND id BETWEEN $2 AND $3 AND finished_at IS NULL`, ids, low, high)
+	if err != nil {
+		return err
+	}
+	active := map[uuid.UUID]bool{}
+	var id uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { active[id] = true; return nil }); err != nil {
+		return err
+	}
+	for i := range list {
+		list[i].LastRunActive = list[i].lastRun != nil && active[*list[i].lastRun]
+	}
+	return nil
+}
+
+// firing gathers what one transaction of due schedules writes.
+type firing struct {
+	view  *laneView
+	runs  *insertion
+	fires []task.Fire
+	next  map[int64]*time.Time
+	last  map[int64]uuid.UUID
+}
+
+func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func(Due, time.Time) Decision) (*firing, error) {
+	wanted := make([]NewRun, len(due))
+	for i, d := range due {
+		wanted[i].Task = d.Schedule.Task
+	}
+	view, err := s.lookAtLanes(ctx, tx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	f := &firing{view: view, runs: newInsertion(view), next: map[int64]*time.Time{}, last: map[int64]uuid.UUID{}}
+	for _, d := range due {
+		decision := decide(d, view.now)
+		f.next[d.Schedule.ID] = decision.Next
+		for _, fire := range decision.Fires {
+			if !s.days.has(fire.DueAt.UTC().Truncate(day)) {
+				return nil, errNoDay{fire.DueAt}
+			}
+			fire.Schedule, fire.Task = d.Schedule.ID, d.Schedule.Task
+			if fire.Outcome == task.FireStarted {
+				id := s.ids.mint(view.now, 1)[0]
+				fire.Run = &id
+				f.last[fire.Schedule] = id
+				f.runs.add(id, NewRun{Task: fire.Task, schedule: fire.Schedule, dueAt: fire.DueAt})
+			}
+			f.fires = append(f.fires, fire)
+		}
+	}
+	return f, nil
+}
+
+func (f *firing) write(ctx context.Context, tx pgx.Tx) ([]Parcel, error) {
+	if !f.runs.empty() {
+		if err := f.runs.write(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	batch := &pgx.Batch{}
+	f.queueFires(batch)
+	f.queueNext(batch)
+	return f.runs.parcels(), tx.SendBatch(ctx, batch).Close()
+}
+
+func (f *firing) queueFires(batch *pgx.Batch) {
+	n := len(f.fires)
+	schedules, tasks, outcomes, reasons := make([]int64, n), make([]string, n), make([]string, n), make([]string, n)
+	first, last, counts, runs := make([]time.Time, n), make([]time.Time, n), make([]int64, n), make([]*uuid.UUID, n)
+	for i, fire := range f.fires {
+		schedules[i], tasks[i], outcomes[i], reasons[i] = fire.Schedule, fire.Task, string(fire.Outcome), clean(fire.Reason)
+		first[i], last[i], counts[i], runs[i] = fire.DueAt, fire.LastDueAt, fire.Count, fire.Run
+	}
+	batch.Queue(`INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason, run)
+		SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::uuid[])`,
+		schedules, first, last, counts, tasks, outcomes, reasons, runs)
+}
+
+func (f *firing) queueNext(batch *pgx.Batch) {
+	var ids, over []int64
+	var next []time.Time
+	var last []*uuid.UUID
+	for id, at := range f.next {
+		if at == nil {
+			over = append(over, id)
+			continue
+		}
+		var run *uuid.UUID
+		if made, ok := f.last[id]; ok {
+			run = &made
+		}
+		ids, next, last = append(ids, id), append(next, *at), append(last, run)
+	}
+	batch.Queue(`UPDATE schedule_due d SET due_at = i.due_at, last_run = coalesce(i.last_run, d.last_run)
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS i(id, due_at, last_run) WHERE d.schedule = i.id`, ids, next, last)
+	if len(over) > 0 {
+		batch.Queue(`DELETE FROM schedule_due WHERE schedule = ANY($1)`, over)
+	}
+}
+
+// NextDue returns when the next schedule is due, and the database clock.
+func (s *Store) NextDue(ctx context.Context) (next *time.Time, now time.Time, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT (SELECT due_at FROM schedule_due ORDER BY due_at LIMIT 1), clock_timestamp()`).Scan(&next, &now)
+	return next, now, wrap(err, "look for the next due time")
+}
+
+// FireFilter selects rows of the ledger; zero fields do not filter.
+type FireFilter struct {
+	Task  string
+	Since time.Time
+	Limit int // 0: 1000; at most 10000
+}
+
+// Fires lists the ledger, newest due time first.
+func (s *Store) Fires(ctx context.Context, f FireFilter) ([]task.Fire, error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 1000
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT schedule, task, due_at, last_due_at, count, outcome, reason, run, fired_at FROM fires
+		WHERE ($1 = '' OR task = $1) AND ($2::timestamptz IS NULL OR last_due_at >= $2)
+		ORDER BY due_at DESC, schedule LIMIT $3`, f.Task, nullTime(f.Since), min(limit, 10_000))
+	if err != nil {
+		return nil, wrap(err, "read the ledger")
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[task.Fire])
+	return list, wrap(err, "read the ledger")
+}
+
+func nullTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// lostAfterTicks is how many cluster ticks a silent worker falls behind before
+// its runs are taken back.
+const lostAfterTicks = 5
+
+// RegisterWorker enters a new worker process and returns its epoch.
+func (s *Store) RegisterWorker(ctx context.Context, w task.Worker) (epoch int64, err error) {
+	err = s.beats.QueryRow(ctx, `
+		INSERT INTO workers (id, host, pid, version, master, queues, slots, rss, tick)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, (SELECT tick FROM cluster)) RETURNING epoch`,
+		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS).Scan(&epoch)
+	return epoch, wrap(err, "register worker "+w.ID)
+}
+
+// Beat is what a worker tells at each heartbeat.
+type Beat struct {
+	Epoch    int64
+	State    task.WorkerState // active or draining
+	Running  int
+	RSS      int64
+	Draining bool
+}
+
+// BeatAnswer is what it hears.
+type BeatAnswer struct {
+	Revoked bool        // the epoch is over: interrupt everything, write nothing
+	Cancel  []uuid.UUID // runs of this worker that somebody wants cancelled
+}
+
+// Beat records a sign of life on a connection of its own.
+func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error) {
+	batch := &pgx.Batch{}
+	batch.Queue(`UPDATE workers SET tick = (SELECT tick FROM cluster), beat_at = clock_timestamp(), state = $2, running = $3, rss = $4
+		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING epoch`, b.Epoch, b.State, b.Running, b.RSS).
+		QueryRow(func(row pgx.Row) error {
+			err := row.Scan(&b.Epoch)
+			answer.Revoked = errors.Is(err, pgx.ErrNoRows)
+			if answer.Revoked {
+				return nil
+			}
+			return err
+		})
+	batch.Queue(`SELECT run FROM cancels WHERE worker = $1`, b.Epoch).Query(func(rows pgx.Rows) (err error) {
+		answer.Cancel, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	return answer, wrap(s.beats.SendBatch(ctx, batch).Close(), "send a heartbeat")
+}
+
+// EndWorker records that a worker process has ended: stopped when that was
+// planned, lost when it died. Runs that it left are found by Revoke at once.
+func (s *Store) EndWorker(ctx context.Context, epoch int64, state task.WorkerState, reason string) error {
+	_, err := s.beats.Exec(ctx, `UPDATE workers SET state = $2, reason = $3, ended_at = clock_timestamp()
+		WHERE epoch = $1 AND state IN ('active', 'draining')`, epoch, state, clean(reason))
+	return wrap(err, "record the end of a worker")
+}
+
+// MarkLost marks the workers that fell silent and returns their ids.
+func (s *Store) MarkLost(ctx context.Context, term int64) (lost []string, err error) {
+	err = s.inTx(ctx, "mark lost workers", func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			UPDATE workers w SET state = 'lost', reason = 'no heartbeat for ' || c.tick - w.tick || ' ticks', ended_at = clock_timestamp()
+			FROM cluster c WHERE w.state IN ('active', 'draining') AND w.tick <= c.tick - $1 RETURNING w.id`, lostAfterTicks)
+		if err != nil {
+			return err
+		}
+		lost, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return lost, err
+}
+
+// Workers lists the live workers, or all of the last week, newest first.
+func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT id, epoch, host, pid, version, master, state, reason, queues, slots, running, rss, started_at, beat_at,
+			coalesce(ended_at, clock_timestamp()) - started_at
+		FROM workers WHERE $1 OR state IN ('active', 'draining') ORDER BY epoch DESC LIMIT 1000`, all)
+	if err != nil {
+		return nil, wrap(err, "list workers")
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w task.Worker, err error) {
+		var age time.Duration
+		err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.State, &w.Reason, &w.Queues,
+			&w.Slots, &w.Running, &w.RSS, &w.StartedAt, &w.BeatAt, &age)
+		w.Age = task.Duration(age.Round(time.Millisecond))
+		return w, err
+	})
+	return list, wrap(err, "list workers")
+}
+
+// Queues lists the queues that tasks name, for workers that serve all of them.
+func (s *Store) Queues(ctx context.Context) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT queue FROM tasks UNION SELECT $1 ORDER BY 1`, task.DefaultQueue)
+	if err != nil {
+		return nil, wrap(err, "list queues")
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, wrap(err, "list queues")
+}
+
+// LearnCosts folds measured durations into the moving averages that parcels
+// are sized by. costs maps a task revision to microseconds.
+func (s *Store) LearnCosts(ctx context.Context, costs map[int64]float64) error {
+	revisions, micros := make([]int64, 0, len(costs)), make([]float64, 0, len(costs))
+	for revision, cost := range costs {
+		revisions, micros = append(revisions, revision), append(micros, cost)
+	}
+	_, err := s.pool.Exec(ctx, `INSERT INTO task_costs AS c (revision, micros)
+		SELECT * FROM (SELECT unnest($1::bigint[]), unnest($2::float8[])) AS i(revision, micros) ORDER BY revision
+		ON CONFLICT (revision) DO UPDATE SET micros = c.micros * 0.7 + excluded.micros * 0.3`, revisions, micros)
+	return wrap(err, "record the cost of tasks")
+}

@@ -1,0 +1,275 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// StepRow is a step to commit.
+type StepRow struct {
+	Run   uuid.UUID
+	Fence int32
+	Step  task.Step
+}
+
+// Ending is the end of a run, or of an attempt when Requeue is set.
+type Ending struct {
+	Run       uuid.UUID
+	Fence     int32
+	State     task.State // a terminal state; queued when the run goes again
+	Outcome   json.RawMessage
+	Reason    string
+	Packages  json.RawMessage // nil: none
+	Tail      json.RawMessage // []task.Step that end with the run
+	StartedAt time.Time
+	Attempt   int           // of the next attempt, when it goes again
+	After     time.Duration // how long to wait before that
+	Parcel    int64
+}
+
+// LogRow is a line of a run's log.
+type LogRow struct {
+	Run  uuid.UUID
+	Line task.LogLine
+}
+
+// Batch is what a worker commits at once.
+type Batch struct {
+	Worker  int64
+	Steps   []StepRow
+	Endings []Ending
+	Logs    []LogRow
+	Parcels []int64 // that are done once this is committed
+}
+
+// Rows counts what the batch writes.
+func (b *Batch) Rows() int { return len(b.Steps) + len(b.Endings) + len(b.Logs) }
+
+// Written answers a Batch. Stale runs are no longer the worker's: nothing of
+// them was written and they must be interrupted. Refused ones hold a value that
+// the database does not take.
+type Written struct {
+	Stale   map[uuid.UUID]bool
+	Refused map[uuid.UUID]error
+}
+
+// Write commits steps, endings and logs in one transaction. Every row is
+// checked against the run's fence; to repeat a batch after an unclear failure
+// is safe. A value that the database refuses does not fail its neighbours.
+func (s *Store) Write(ctx context.Context, b Batch) (Written, error) {
+	out := Written{Stale: map[uuid.UUID]bool{}, Refused: map[uuid.UUID]error{}}
+	return out, s.write(ctx, b, &out)
+}
+
+func (s *Store) write(ctx context.Context, b Batch, out *Written) error {
+	for attempt := 0; ; attempt++ {
+		written := map[uuid.UUID]bool{}
+		err := s.writeOnce(ctx, b, written)
+		switch {
+		case err == nil:
+			for _, row := range b.Steps {
+				out.Stale[row.Run] = !written[row.Run]
+			}
+			for _, row := range b.Endings {
+				out.Stale[row.Run] = !written[row.Run]
+			}
+			return nil
+		case retriable(err) && attempt < 20:
+			continue
+		case dataError(err):
+			return s.bisect(ctx, b, err, out)
+		}
+		return wrap(err, "commit steps and outcomes")
+	}
+}
+
+// bisect finds the rows that the database refuses.
+func (s *Store) bisect(ctx context.Context, b Batch, cause error, out *Written) error {
+	if b.Rows() == 1 {
+		for _, row := range b.Steps {
+			out.Refused[row.Run] = cause
+		}
+		for _, row := range b.Endings {
+			out.Refused[row.Run] = cause
+		}
+		return nil // a log line is dropped
+	}
+	halve := func(n int) int { return (n + 1) / 2 }
+	i, j, k := halve(len(b.Logs)), halve(len(b.Steps)), len(b.Endings)/2
+	first := Batch{Worker: b.Worker, Logs: b.Logs[:i], Steps: b.Steps[:j], Endings: b.Endings[:k]}
+	rest := Batch{Worker: b.Worker, Logs: b.Logs[i:], Steps: b.Steps[j:], Endings: b.Endings[k:], Parcels: b.Parcels}
+	if first.Rows() == 0 || rest.Rows() == 0 { // one row of one kind and none of the others: cannot be, see Rows() == 1
+		return wrap(cause, "commit steps and outcomes")
+	}
+	if err := s.write(ctx, first, out); err != nil {
+		return err
+	}
+	return s.write(ctx, rest, out)
+}
+
+// writeOnce sends everything in one round trip; without an explicit BEGIN the
+// statements of a pgx batch are one transaction.
+func (s *Store) writeOnce(ctx context.Context, b Batch, written map[uuid.UUID]bool) error {
+	batch := &pgx.Batch{}
+	note := func(rows pgx.Rows) error {
+		var id uuid.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { written[id] = true; return nil })
+		return err
+	}
+	queueLogs(batch, b.Logs)
+	queueSteps(batch, b.Steps, note)
+	queueEndings(batch, b, note)
+	if len(b.Parcels) > 0 {
+		batch.Queue(`DELETE FROM parcels WHERE id = ANY($1) AND worker = $2`, b.Parcels, b.Worker)
+	}
+	if batch.Len() == 0 {
+		return nil
+	}
+	return s.pool.SendBatch(ctx, batch).Close()
+}
+
+func queueLogs(batch *pgx.Batch, logs []LogRow) {
+	if len(logs) == 0 {
+		return
+	}
+	n := len(logs)
+	runs, seqs, at := make([]uuid.UUID, n), make([]int64, n), make([]time.Time, n)
+	levels, steps, messages := make([]string, n), make([]string, n), make([][]byte, n)
+	for i, row := range logs {
+		runs[i], seqs[i], at[i] = row.Run, row.Line.Seq, row.Line.At
+		levels[i], steps[i], messages[i] = row.Line.Level, clean(row.Line.Step), []byte(row.Line.Message)
+	}
+	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, step, message)
+		SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[]) ON CONFLICT DO NOTHING`,
+		runs, seqs, at, levels, steps, messages)
+}
+
+// A plain INSERT ... SELECT ... WHERE fence = would let a stale step through
+// under read committed: the run is locked first, in id order.
+const insertSteps = `
+	WITH i AS (
+		SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
+			$9::timestamptz[], $10::timestamptz[])
+			AS i(run, fence, iteration, path, name, attempt, outcome, vars, started_at, finished_at)
+	), locked AS MATERIALIZED (
+		SELECT r.id FROM runs r JOIN (SELECT DISTINCT run, fence FROM i) w ON r.id = w.run
+		WHERE r.id BETWEEN $11 AND $12 AND r.fence = w.fence AND r.state IN ('dispatched', 'running')
+		ORDER BY r.id FOR NO KEY UPDATE OF r
+	)
+	INSERT INTO steps AS s (run, iteration, path, name, attempt, outcome, vars, started_at, finished_at)
+	SELECT i.run, i.iteration, i.path, i.name, i.attempt, i.outcome::json, i.vars::json, i.started_at, i.finished_at
+	FROM i JOIN locked ON locked.id = i.run
+	ON CONFLICT (run, iteration, path) DO UPDATE SET outcome = excluded.outcome, vars = excluded.vars, attempt = excluded.attempt,
+		started_at = excluded.started_at, finished_at = excluded.finished_at
+	RETURNING s.run`
+
+func queueSteps(batch *pgx.Batch, steps []StepRow, note func(pgx.Rows) error) {
+	if len(steps) == 0 {
+		return
+	}
+	n := len(steps)
+	runs, fences, iterations := make([]uuid.UUID, n), make([]int32, n), make([]int32, n)
+	paths, names, attempts := make([]string, n), make([]string, n), make([]int32, n)
+	outcomes, vars := make([]string, n), make([]*string, n)
+	started, finished := make([]time.Time, n), make([]time.Time, n)
+	for i, row := range steps {
+		st := row.Step
+		runs[i], fences[i], iterations[i] = row.Run, row.Fence, int32(st.Iteration)
+		paths[i], names[i], attempts[i] = clean(st.Path), clean(st.Name), int32(st.Attempt)
+		outcome, _ := json.Marshal(st.Outcome) // an outcome of marshalled parts always marshals
+		outcomes[i], vars[i] = string(outcome), nullText(string(st.Vars))
+		started[i], finished[i] = st.StartedAt, st.FinishedAt
+	}
+	low, high := bounds(runs)
+	batch.Queue(insertSteps, runs, fences, iterations, paths, names, attempts, outcomes, vars, started, finished, low, high).Query(note)
+}
+
+// The end of a run and its last steps are one row. A plain UPDATE is safe
+// here: after waiting for a lock Postgres checks the fence again. The state of
+// the answer's own earlier commit counts as written.
+const endRuns = `
+	UPDATE runs r SET state = i.state, outcome = i.outcome::json, reason = i.reason, packages = i.packages::json, tail = i.tail::json,
+		started_at = coalesce(r.started_at, i.started_at), finished_at = coalesce(r.finished_at, clock_timestamp()), worker = $8
+	FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $9::timestamptz[])
+		AS i(id, fence, state, outcome, reason, packages, tail, started_at)
+	WHERE r.id = i.id AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence
+		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
+	RETURNING r.id`
+
+// A run that goes again gets a new fence. If its own earlier commit did that
+// already (fence + 1, same attempt) it counts as written but is not queued twice.
+// A run that somebody asked to cancel meanwhile does not go again.
+const requeueRuns = `
+	WITH i AS (
+		SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $9::timestamptz[])
+			AS i(id, fence, attempt, after_ms, outcome, reason, packages, started_at)
+	), u AS (
+		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'queued' END,
+			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
+			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json, reason = i.reason,
+			packages = i.packages::json, started_at = coalesce(r.started_at, i.started_at), worker = $8,
+			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
+		FROM i WHERE r.id = i.id AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
+		RETURNING r.id, r.state, r.queue, r.priority, r.revision, r.task, r.available_at, i.after_ms
+	), queued AS (
+		INSERT INTO ready (run, lane, priority, revision, task, hold, available_at)
+		SELECT id, queue, priority, revision, task, CASE WHEN after_ms > 0 THEN 'later' ELSE '' END, available_at FROM u WHERE state = 'queued'
+	)
+	SELECT id FROM u UNION ALL
+	SELECT r.id FROM runs r JOIN i ON r.id = i.id
+	WHERE r.id BETWEEN $10 AND $11 AND r.fence = i.fence + 1 AND r.attempt = i.attempt AND r.state IN ('queued', 'cancelled')`
+
+func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
+	var again, over []Ending
+	for _, e := range b.Endings {
+		if e.State == task.StateQueued {
+			again = append(again, e)
+		} else {
+			over = append(over, e)
+		}
+	}
+	if len(over) > 0 {
+		c := endingColumns(over)
+		batch.Queue(endRuns, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
+	}
+	if len(again) > 0 {
+		c := endingColumns(again)
+		batch.Queue(requeueRuns, c.ids, c.fences, c.attempts, c.after, c.outcomes, c.reasons, c.packages, b.Worker, c.started, c.low, c.high).Query(note)
+	}
+}
+
+type endingArrays struct {
+	ids                       []uuid.UUID
+	fences, attempts          []int32
+	after                     []int64
+	states                    []string
+	outcomes, packages, tails []*string
+	reasons                   []*string
+	started                   []*time.Time
+	low, high                 uuid.UUID
+}
+
+func endingColumns(endings []Ending) endingArrays {
+	slices.SortFunc(endings, func(a, b Ending) int { return slices.Compare(a.Run[:], b.Run[:]) })
+	var c endingArrays
+	for _, e := range endings {
+		c.ids, c.fences, c.states = append(c.ids, e.Run), append(c.fences, e.Fence), append(c.states, string(e.State))
+		c.attempts, c.after = append(c.attempts, int32(e.Attempt)), append(c.after, e.After.Milliseconds())
+		c.outcomes, c.reasons = append(c.outcomes, nullText(string(e.Outcome))), append(c.reasons, nullText(clean(e.Reason)))
+		c.packages, c.tails = append(c.packages, nullText(string(e.Packages))), append(c.tails, nullText(string(e.Tail)))
+		var started *time.Time
+		if !e.StartedAt.IsZero() {
+			started = &e.StartedAt
+		}
+		c.started = append(c.started, started)
+	}
+	c.low, c.high = bounds(c.ids)
+	return c
+}
