@@ -1,0 +1,101 @@
+package healthcheck
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"time"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Policy says when a worker is to be replaced. The zero value never does.
+type Policy struct {
+	MaxMemory uint64        // bytes of resident memory; 0: no limit
+	TTL       time.Duration // age at which a worker is replaced; 0: never
+	// Jitter is added to TTL in part, a fixed part for each worker, so that
+	// workers that started together are not replaced together.
+	Jitter    time.Duration
+	HangAfter time.Duration // silence after which a worker counts as hanging; 0: never
+}
+
+// Validate names the field that is out of range.
+func (p Policy) Validate() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"ttl", p.TTL}, {"jitter", p.Jitter}, {"hangAfter", p.HangAfter}} {
+		if f.value < 0 {
+			return task.Errorf(task.CodeInvalid, "must not be negative, is %s", f.value).At(f.name)
+		}
+	}
+	if p.Jitter > math.MaxInt64-p.TTL {
+		return task.Errorf(task.CodeInvalid, "ttl and jitter together are too long").At("jitter")
+	}
+	return nil
+}
+
+// Action is what the supervisor is to do with a worker.
+type Action string
+
+// The actions.
+const (
+	ActionNone    Action = "none"
+	ActionRestart Action = "restart"
+)
+
+// Cause is the rule that asked for a restart.
+type Cause string
+
+// The causes. A worker that hangs cannot be drained first; the others can.
+const (
+	CauseHang   Cause = "hang"
+	CauseMemory Cause = "memory"
+	CauseAge    Cause = "age"
+)
+
+// Reason says why, for the supervisor and for people.
+type Reason struct {
+	Cause Cause
+	Text  string
+}
+
+// String returns the text.
+func (r Reason) String() string { return r.Text }
+
+// Decide is pure: the same figures at the same time give the same answer. Of
+// several reasons the most urgent is given: hang, memory, age. A figure that is
+// not known (zero) decides nothing.
+func (p Policy) Decide(f Figures, now time.Time) (Action, Reason) {
+	if silent := now.Sub(f.BeatAt); p.HangAfter > 0 && !f.BeatAt.IsZero() && silent > p.HangAfter {
+		return ActionRestart, Reason{CauseHang, fmt.Sprintf("no sign of life for %s, the limit is %s", silent.Round(time.Millisecond), p.HangAfter)}
+	}
+	if p.MaxMemory > 0 && f.RSS > p.MaxMemory {
+		return ActionRestart, Reason{CauseMemory, fmt.Sprintf("uses %s of memory, the limit is %s", mebibytes(f.RSS), mebibytes(p.MaxMemory))}
+	}
+	if limit := p.Lifetime(f.Worker); limit > 0 && !f.StartedAt.IsZero() && now.Sub(f.StartedAt) >= limit {
+		return ActionRestart, Reason{CauseAge, fmt.Sprintf("is %s old, its limit is %s", now.Sub(f.StartedAt).Round(time.Second), limit.Round(time.Second))}
+	}
+	return ActionNone, Reason{}
+}
+
+// Lifetime is how old the worker may get: TTL and its own part of Jitter. 0: no limit.
+func (p Policy) Lifetime(worker string) time.Duration {
+	if p.TTL <= 0 {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(worker))
+	return p.TTL + time.Duration(float64(p.Jitter)*part(h.Sum64()))
+}
+
+// part maps a hash to [0,1). FNV spreads short, similar names badly in its high
+// bits, so they are mixed first (the finalizer of MurmurHash3).
+func part(h uint64) float64 {
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	h ^= h >> 33
+	return float64(h>>11) / (1 << 53)
+}
+
+func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -1,0 +1,160 @@
+package healthcheck
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Probe asks one thing whether it is well. It should heed ctx.
+type Probe func(ctx context.Context) error
+
+// Probes answers whether this process lives and whether it is ready. Probes may
+// be added while it answers.
+type Probes struct {
+	timeout time.Duration
+
+	mu    sync.Mutex
+	live  []*namedProbe
+	ready []*namedProbe
+}
+
+// NewProbes gives each probe so much time per request; 0: 2 s.
+func NewProbes(timeout time.Duration) *Probes {
+	if timeout <= 0 {
+		timeout = 2 * time.Second
+	}
+	return &Probes{timeout: timeout}
+}
+
+// AddLive adds a probe whose failure means that the process must be restarted.
+// What depends on other machines does not belong here.
+func (p *Probes) AddLive(name string, probe Probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live = append(p.live, &namedProbe{name: name, probe: probe})
+}
+
+// AddReady adds a probe whose failure means that this process should get no work.
+func (p *Probes) AddReady(name string, probe Probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = append(p.ready, &namedProbe{name: name, probe: probe})
+}
+
+// Register serves /livez and /readyz on mux, for GET and HEAD.
+func (p *Probes) Register(mux *http.ServeMux) {
+	mux.Handle("GET /livez", p.Live())
+	mux.Handle("GET /readyz", p.Ready())
+}
+
+// Live answers 200 when every live probe succeeds, else 503.
+func (p *Probes) Live() http.Handler { return p.handler(func() []*namedProbe { return p.live }) }
+
+// Ready answers 200 when every live and every ready probe succeeds, else 503.
+func (p *Probes) Ready() http.Handler {
+	return p.handler(func() []*namedProbe { return append(p.live[:len(p.live):len(p.live)], p.ready...) })
+}
+
+func (p *Probes) handler(chosen func() []*namedProbe) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		list := chosen()
+		p.mu.Unlock()
+		results := runAll(r.Context(), p.timeout, list)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		text, status := report(results)
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
+	})
+}
+
+// report writes "ok" or "error", then one line per probe.
+func report(results []result) (string, int) {
+	head, status := "ok", http.StatusOK
+	var lines strings.Builder
+	for _, r := range results {
+		if r.err == nil {
+			fmt.Fprintf(&lines, "%s: ok\n", r.name)
+			continue
+		}
+		head, status = "error", http.StatusServiceUnavailable
+		fmt.Fprintf(&lines, "%s: error: %s\n", r.name, strings.ReplaceAll(r.err.Error(), "\n", " "))
+	}
+	return head + "\n" + lines.String(), status
+}
+
+type result struct {
+	name string
+	err  error
+}
+
+// namedProbe keeps at most one call of its probe under way: a probe that hangs
+// does not pile up goroutines, however often it is asked.
+type namedProbe struct {
+	name  string
+	probe Probe
+
+	mu   sync.Mutex
+	last *call
+}
+
+type call struct {
+	done chan struct{}
+	err  error
+}
+
+// runAll asks all at once and returns their answers in the given order, each after
+// the timeout at the latest.
+func runAll(ctx context.Context, timeout time.Duration, probes []*namedProbe) []result {
+	results := make([]result, len(probes))
+	var wg sync.WaitGroup
+	for i, n := range probes {
+		wg.Go(func() { results[i] = result{name: n.name, err: n.ask(ctx, timeout)} })
+	}
+	wg.Wait()
+	return results
+}
+
+// ask joins the call under way, or begins one, and waits for its answer. The
+// call does not end with the request that began it, since others may have joined.
+func (n *namedProbe) ask(ctx context.Context, timeout time.Duration) error {
+	n.mu.Lock()
+	c := n.last
+	if c == nil {
+		c = &call{done: make(chan struct{})}
+		n.last = c
+		go n.answer(context.WithoutCancel(ctx), timeout, c)
+	}
+	n.mu.Unlock()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return fmt.Errorf("no answer within %s", timeout)
+	}
+}
+
+func (n *namedProbe) answer(ctx context.Context, timeout time.Duration, c *call) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			c.err = fmt.Errorf("panic: %v", p)
+		}
+		n.mu.Lock()
+		n.last = nil
+		n.mu.Unlock()
+		close(c.done)
+	}()
+	c.err = n.probe(ctx)
+}
