@@ -1,0 +1,165 @@
+package chain
+
+import (
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/catena-run/catena/task"
+)
+
+// TaskFile is one task of a task file.
+type TaskFile struct {
+	Definition task.Definition // Chain and Params are JSON
+	Line       int             // where the task begins
+}
+
+var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable"}
+
+var scheduleFields = []string{"cron", "at", "timezone", "overlap", "paused"}
+
+// ParseTasks reads a task file: YAML documents separated by "---", or JSON (one
+// task, or a list of them). Every task is checked as far as the file alone
+// allows, its chain included; an error names file:line:column.
+func ParseTasks(name string, text []byte) ([]TaskFile, error) {
+	f := file(name)
+	roots, err := f.read(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(roots) == 1 && roots[0].kind == kindList {
+		roots = roots[0].items
+	}
+	if len(roots) == 0 {
+		return nil, f.at(1, 1, "the file has no task").Fix("write name: and chain:")
+	}
+	tasks := make([]TaskFile, 0, len(roots))
+	lines := map[string]int{}
+	for _, root := range roots {
+		one, err := f.task(root)
+		if err != nil {
+			return nil, err
+		}
+		if first, twice := lines[one.Definition.Name]; twice {
+			return nil, f.errorf(root, "task %s is on line %d and again on line %d", one.Definition.Name, first, one.Line).Fix("rename or remove one of them")
+		}
+		lines[one.Definition.Name] = one.Line
+		tasks = append(tasks, one)
+	}
+	return tasks, nil
+}
+
+func (f file) task(s *source) (t TaskFile, err error) {
+	t.Line = s.line
+	if s.kind != kindObject {
+		return t, f.errorf(s, "a task must be an object, not %s", s.kind.article()).Fix("write name: and chain:")
+	}
+	if err := f.fields(s, "task", taskFields); err != nil {
+		return t, err
+	}
+	if err := f.taskParts(s); err != nil {
+		return t, err
+	}
+	for i, key := range s.keys {
+		one := &source{kind: kindObject, keys: s.keys[i : i+1], items: s.items[i : i+1]}
+		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &t.Definition); err != nil {
+			return t, f.errorf(s.items[i], "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text))
+		}
+	}
+	if err := t.Definition.Validate(); err != nil {
+		return t, f.located(s, err)
+	}
+	_, err = parseRoot(f, s.get("chain"))
+	return t, err
+}
+
+// taskParts checks what is below the fields of a task.
+func (f file) taskParts(s *source) error {
+	for i, key := range s.keys {
+		value := s.items[i]
+		switch {
+		case value.kind == kindNull:
+			return f.errorf(value, "%s has no value", key.text).Fix("give it one, or remove the line")
+		case key.text == "retry" && value.kind == kindObject:
+			if err := f.fields(value, "retry", retryFields); err != nil {
+				return err
+			}
+		case key.text == "schedule" && value.kind == kindList:
+			for _, schedule := range value.items {
+				if schedule.kind != kindObject {
+					return f.errorf(schedule, "a schedule must be an object, not %s", schedule.kind.article()).Fix(`write {cron: "0 5 * * *"}`)
+				}
+				if err := f.fields(schedule, "schedule", scheduleFields); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (f file) fields(s *source, what string, known []string) error {
+	for _, key := range s.keys {
+		if !slices.Contains(known, key.text) {
+			return f.errorf(key, "unknown field %q of a %s", key.text, what).Fix("%s", suggest(key.text, known))
+		}
+	}
+	return nil
+}
+
+func plainJSONError(err error) string {
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return mismatch.Value + " does not fit here"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+func fieldHelp(field string) string {
+	switch field {
+	case "schedule":
+		return `write a list such as [{cron: "0 5 * * *", timezone: UTC}], with at as in 2026-11-30T08:00:00Z`
+	case "retry":
+		return "write {attempts: 3, backoff: 2s}"
+	case "priority":
+		return "write a number from 0 (last) to 9 (first)"
+	case "durable":
+		return "write true or false"
+	case "timeout":
+		return `write a duration such as 10m`
+	}
+	return "see the documentation of task files"
+}
+
+var pathPart = regexp.MustCompile(`[A-Za-z_]+|\[[0-9]+\]`)
+
+// located gives an error about a field (retry.attempts, schedule[1].overlap)
+// the position of that field.
+func (f file) located(s *source, err error) error {
+	var e *task.Error
+	if !errors.As(err, &e) {
+		return f.errorf(s, "%v", err)
+	}
+	at := s
+	for _, part := range pathPart.FindAllString(e.Where, -1) {
+		next := at.get(part)
+		if index, isIndex := strings.CutPrefix(part, "["); isIndex {
+			if n, err := strconv.Atoi(strings.TrimSuffix(index, "]")); err == nil && n < len(at.items) {
+				next = at.items[n]
+			}
+		}
+		if next == nil {
+			break
+		}
+		at = next
+	}
+	moved := f.errorf(at, "%s", e.Message)
+	moved.Remedy = e.Remedy
+	if e.Where != "" {
+		moved.Message = e.Where + ": " + e.Message
+	}
+	return moved
+}
