@@ -1,0 +1,139 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/chain"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// Bounds of one turn.
+const (
+	fireBatch = 500  // due schedules in one transaction
+	planBatch = 1000 // changed schedules in one transaction
+	taskBatch = 200  // changed tasks looked at in one turn
+)
+
+// Enqueuer tells the queue of parcels after their commit.
+type Enqueuer interface {
+	Enqueue(ctx context.Context, parcels []store.Parcel)
+}
+
+// Scheduler turns due times into ledger rows and runs, and keeps the catalogue
+// of tasks and schedules checked. Its methods are duties of the leader: each
+// does one bounded turn and says whether there is more to do at once.
+type Scheduler struct {
+	config Config
+	store  *store.Store
+	queue  Enqueuer
+	log    logrus.FieldLogger
+}
+
+// New returns a scheduler.
+func New(config Config, s *store.Store, q Enqueuer, log logrus.FieldLogger) *Scheduler {
+	return &Scheduler{config: config, store: s, queue: q, log: log}
+}
+
+// Fire handles the schedules that are due.
+func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error) {
+	next, now, err := s.store.NextDue(ctx)
+	if err != nil || next == nil || next.After(now) {
+		return false, err
+	}
+	taken, parcels, err := s.store.FireDue(ctx, term, fireBatch, s.decide)
+	s.queue.Enqueue(ctx, parcels)
+	return taken == fireBatch, err
+}
+
+// decide is called inside the store's transaction, so it only computes.
+func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
+	spec, err := Parse(due.Schedule)
+	if err != nil {
+		// It was good when it was planned: only a change of the time zone database can do this.
+		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}}
+	}
+	d := s.config.Decide(Due{
+		Schedule: due.Schedule, Spec: spec, TaskPaused: due.TaskPaused, Note: due.TaskNote,
+		DueAt: due.DueAt, LastRunActive: due.LastRunActive,
+	}, now)
+	if due.TaskInvalid != "" {
+		for i := range d.Fires {
+			if f := &d.Fires[i]; f.Outcome == task.FireStarted {
+				f.Outcome, f.Reason = task.FireSkipped, "the task is invalid: "+due.TaskInvalid
+			}
+		}
+	}
+	decision := store.Decision{Fires: d.Fires}
+	if d.HasNext {
+		decision.Next = &d.Next
+	}
+	return decision
+}
+
+func skipped(due store.Due, reason string) task.Fire {
+	return task.Fire{DueAt: due.DueAt, LastDueAt: due.DueAt, Count: 1, Outcome: task.FireSkipped, Reason: reason}
+}
+
+// Catalogue checks tasks and plans schedules that were changed, by whomever: a
+// row that makes no sense is flagged with the reason and stops nothing else.
+func (s *Scheduler) Catalogue(ctx context.Context, term int64) (more bool, err error) {
+	checked, err := s.checkTasks(ctx)
+	planned, planErr := s.planSchedules(ctx, term)
+	return checked == taskBatch || planned == planBatch, errors.Join(err, planErr)
+}
+
+func (s *Scheduler) checkTasks(ctx context.Context) (int, error) {
+	tasks, err := s.store.UncheckedTasks(ctx, taskBatch)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range tasks {
+		invalid := ""
+		if err := checkTask(t); err != nil {
+			invalid = err.Error()
+			s.log.WithField("task", t.Name).WithError(err).Warn("a task was changed into one that cannot run")
+		}
+		if err := s.store.MarkTaskChecked(ctx, t.Name, t.Revision, invalid); err != nil {
+			return 0, err
+		}
+	}
+	return len(tasks), nil
+}
+
+func checkTask(t task.Task) error {
+	def := t.Definition
+	def.Schedule = nil // schedules are rows of their own, flagged by themselves
+	if err := def.Validate(); err != nil {
+		return err
+	}
+	_, err := chain.Parse("chain", def.Chain)
+	return err
+}
+
+func (s *Scheduler) planSchedules(ctx context.Context, term int64) (int, error) {
+	changed, now, err := s.store.UnplannedSchedules(ctx, planBatch)
+	if err != nil || len(changed) == 0 {
+		return 0, err
+	}
+	plans := make([]store.Plan, len(changed))
+	for i, sc := range changed {
+		plans[i] = store.Plan{Schedule: sc.ID, Version: sc.Version}
+		spec, err := Parse(sc.Schedule)
+		if err != nil {
+			plans[i].Invalid = err.Error()
+			s.log.WithFields(logrus.Fields{"task": sc.Task, "schedule": sc.ID}).WithError(err).Warn("a schedule was changed into one that cannot fire")
+			continue
+		}
+		if next, ok := spec.Next(now); ok {
+			plans[i].Next = &next
+		} else if sc.At != nil {
+			plans[i].Next = sc.At // its time has passed: the ledger says so
+		}
+	}
+	return len(changed), s.store.PlanSchedules(ctx, term, plans)
+}
