@@ -1,0 +1,152 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/catena-run/catena/auth"
+	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+)
+
+// Tasks is the catalogue of tasks.
+type Tasks interface {
+	// ApplyTasks writes every definition or none; with dryRun it only says what it would do.
+	ApplyTasks(ctx context.Context, defs []task.Definition, dryRun bool) ([]store.Applied, error)
+	Task(ctx context.Context, name string) (task.Task, error)
+	Tasks(ctx context.Context) ([]task.Task, error)
+	PauseTask(ctx context.Context, name, note string) (task.Task, error)
+	ResumeTask(ctx context.Context, name string) (task.Task, error)
+	DeleteTask(ctx context.Context, name string) error
+}
+
+// Runs reads runs and changes their fate.
+type Runs interface {
+	Run(ctx context.Context, id uuid.UUID) (task.Run, error)
+	Runs(ctx context.Context, filter store.RunFilter) ([]task.Run, error)
+	Logs(ctx context.Context, run uuid.UUID, after int64, limit int) ([]task.LogLine, error)
+	CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error)
+	RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error)
+}
+
+// Records reads what the scheduler and the workers did.
+type Records interface {
+	Fires(ctx context.Context, filter store.FireFilter) ([]task.Fire, error)
+	Workers(ctx context.Context, all bool) ([]task.Worker, error)
+}
+
+// Submitter accepts runs in one durable commit.
+type Submitter interface {
+	Submit(ctx context.Context, requests []dispatch.Request) ([]dispatch.Accepted, error)
+}
+
+// Waiter blocks until every run of ids has ended or ctx is done, and returns
+// the states of those that have ended. That ctx is done is not an error.
+type Waiter interface {
+	Wait(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]task.State, error)
+}
+
+// Tokens keeps tokens.
+type Tokens interface {
+	CreateToken(ctx context.Context, token store.Token) error
+	Tokens(ctx context.Context) ([]store.Token, error)
+	RevokeToken(ctx context.Context, id string) error
+}
+
+// Authenticator tells who presents a token; auth.Authenticator is one.
+type Authenticator interface {
+	Authenticate(ctx context.Context, presented, remote string) (auth.Token, error)
+}
+
+// Audit records who changed what.
+type Audit interface {
+	Audit(ctx context.Context, actor, action, target string, detail any) error
+}
+
+// Check is one finding of the doctor.
+type Check = client.Check
+
+// Deps are the parts that the API calls. All are required but Metrics, Live
+// and Ready, whose paths answer 404 without them.
+type Deps struct {
+	Tasks         Tasks
+	Runs          Runs
+	Records       Records
+	Submitter     Submitter
+	Waiter        Waiter
+	Packages      Packages
+	Tokens        Tokens
+	Authenticator Authenticator
+	Audit         Audit
+	Doctor        func(ctx context.Context) []Check
+	Live          http.Handler // /livez
+	Ready         http.Handler // /readyz
+	Metrics       http.Handler // /metrics
+	Log           logrus.FieldLogger
+}
+
+func (d Deps) validate() error {
+	for _, part := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Tasks", d.Tasks == nil}, {"Runs", d.Runs == nil}, {"Records", d.Records == nil},
+		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
+		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},
+		{"Doctor", d.Doctor == nil}, {"Log", d.Log == nil},
+	} {
+		if part.missing {
+			return task.Errorf(task.CodeInternal, "the API was built without its part %s", part.name)
+		}
+	}
+	return nil
+}
+
+// Config sets the limits of the API. Zero values mean the defaults.
+type Config struct {
+	Version     string          // of the program, for the OpenAPI document; "": "dev"
+	MaxBody     int64           // bytes of a JSON body; 0: 1 MiB
+	MaxBatch    int64           // bytes of a batch of runs or of task files; 0: 16 MiB
+	Package     pkgstore.Limits // of a pushed package
+	Timeout     time.Duration   // of one request, beyond what it asked to wait; 0: 30s
+	PushTimeout time.Duration   // of the transfer of one package; 0: 5m
+}
+
+// Validate checks c.
+func (c Config) Validate() error {
+	for name, value := range map[string]int64{
+		"maxBody": c.MaxBody, "maxBatch": c.MaxBatch, "package.maxSize": c.Package.MaxSize,
+		"timeout": int64(c.Timeout), "pushTimeout": int64(c.PushTimeout),
+	} {
+		if value < 0 {
+			return task.Errorf(task.CodeInvalid, "the limit is negative").At(name).Fix("leave it out for the default")
+		}
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 1 << 20
+	}
+	if c.MaxBatch == 0 {
+		c.MaxBatch = 16 << 20
+	}
+	c.Package = c.Package.WithDefaults()
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	if c.PushTimeout == 0 {
+		c.PushTimeout = 5 * time.Minute
+	}
+	return c
+}

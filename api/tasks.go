@@ -1,0 +1,83 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/catena-run/catena/auth"
+	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/task"
+)
+
+type taskInput struct {
+	Name string `path:"name" doc:"Name of the task, escaped: / is %2F" maxLength:"600"`
+}
+
+type applyInput struct{ Body client.ApplyRequest }
+
+type pauseInput struct {
+	Name string `path:"name" doc:"Name of the task, escaped: / is %2F" maxLength:"600"`
+	Body *client.NoteRequest
+}
+
+func (s *service) taskRoutes() {
+	const tag = "tasks"
+	handle(s, operation{action: auth.ListTasks, method: http.MethodGet, path: "/tasks", summary: "List the tasks", tag: tag}, s.listTasks)
+	handle(s, operation{action: auth.GetTask, method: http.MethodGet, path: "/tasks/{name}", summary: "Show a task", tag: tag}, s.getTask)
+	handle(s, operation{action: auth.ApplyTasks, method: http.MethodPost, path: "/tasks/apply", summary: "Create or change tasks, all or none",
+		tag: tag, limit: s.config.MaxBatch, changes: true}, s.applyTasks)
+	handle(s, operation{action: auth.PauseTask, method: http.MethodPost, path: "/tasks/{name}/pause", summary: "Keep a task's schedules from firing",
+		tag: tag, limit: s.config.MaxBody, changes: true}, s.pauseTask)
+	handle(s, operation{action: auth.ResumeTask, method: http.MethodPost, path: "/tasks/{name}/resume", summary: "End a pause",
+		tag: tag, limit: s.config.MaxBody, changes: true}, s.resumeTask)
+	handle(s, operation{action: auth.DeleteTask, method: http.MethodDelete, path: "/tasks/{name}", summary: "Delete a task and its schedules",
+		tag: tag, changes: true}, s.deleteTask)
+}
+
+func (s *service) listTasks(ctx context.Context, _ *nothing) (*body[[]task.Task], error) {
+	return list(s.deps.Tasks.Tasks(ctx))
+}
+
+func (s *service) getTask(ctx context.Context, in *taskInput) (*body[task.Task], error) {
+	return answer(s.deps.Tasks.Task(ctx, in.Name))
+}
+
+func (s *service) applyTasks(ctx context.Context, in *applyInput) (*body[client.ApplyResult], error) {
+	definitions, err := s.readTasks(ctx, in.Body.Files)
+	if err != nil {
+		return nil, err
+	}
+	applied, err := s.deps.Tasks.ApplyTasks(ctx, definitions, in.Body.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	result := client.ApplyResult{Results: make([]client.Applied, len(applied))}
+	changes := make(map[string]string)
+	for i, a := range applied {
+		result.Results[i] = client.Applied{Name: a.Name, Change: client.Change(a.Change)}
+		if a.Change != string(client.Unchanged) {
+			changes[a.Name] = a.Change
+		}
+	}
+	note(ctx, "", map[string]any{"dry_run": in.Body.DryRun, "changes": changes})
+	return answer(result, nil)
+}
+
+func (s *service) pauseTask(ctx context.Context, in *pauseInput) (*body[task.Task], error) {
+	var request client.NoteRequest
+	if in.Body != nil {
+		request = *in.Body
+	}
+	note(ctx, in.Name, request)
+	return answer(s.deps.Tasks.PauseTask(ctx, in.Name, request.Note))
+}
+
+func (s *service) resumeTask(ctx context.Context, in *taskInput) (*body[task.Task], error) {
+	note(ctx, in.Name, nil)
+	return answer(s.deps.Tasks.ResumeTask(ctx, in.Name))
+}
+
+func (s *service) deleteTask(ctx context.Context, in *taskInput) (*nothing, error) {
+	note(ctx, in.Name, nil)
+	return nil, s.deps.Tasks.DeleteTask(ctx, in.Name)
+}

@@ -1,0 +1,99 @@
+package auth
+
+import (
+	"github.com/catena-run/catena/task"
+)
+
+// Role says what a token may do. Each role may do all that the next lower may.
+type Role string
+
+// The roles.
+const (
+	Admin    Role = "admin"    // everything
+	Operator Role = "operator" // tasks, runs and packages; not tokens
+	Viewer   Role = "viewer"   // read only
+)
+
+// ParseRole reads the name of a role.
+func ParseRole(text string) (Role, error) {
+	if role := Role(text); role.rank() > 0 {
+		return role, nil
+	}
+	return "", task.Errorf(task.CodeInvalid, "%q is not a role", text).At("role").
+		Fix("use %s, %s or %s", Admin, Operator, Viewer)
+}
+
+func (r Role) rank() int {
+	switch r {
+	case Admin:
+		return 3
+	case Operator:
+		return 2
+	case Viewer:
+		return 1
+	}
+	return 0
+}
+
+// Action names an operation of the API.
+type Action string
+
+// The actions. They are the operation ids of the OpenAPI document too.
+const (
+	ListTasks   Action = "list-tasks"
+	GetTask     Action = "get-task"
+	ApplyTasks  Action = "apply-tasks"
+	PauseTask   Action = "pause-task"
+	ResumeTask  Action = "resume-task"
+	DeleteTask  Action = "delete-task"
+	StartRun    Action = "start-run"
+	StartRuns   Action = "start-runs"
+	ListRuns    Action = "list-runs"
+	GetRun      Action = "get-run"
+	WaitRuns    Action = "wait-runs"
+	GetLogs     Action = "get-logs"
+	CancelRun   Action = "cancel-run"
+	RetryRun    Action = "retry-run"
+	ListFires   Action = "list-fires"
+	ListWorkers Action = "list-workers"
+
+	PushPackage     Action = "push-package"
+	ListPackages    Action = "list-packages"
+	GetPackage      Action = "get-package"
+	ListVersions    Action = "list-versions"
+	ListReleases    Action = "list-releases"
+	ListFiles       Action = "list-files"
+	GetArchive      Action = "get-archive"
+	PromotePackage  Action = "promote-package"
+	RollbackPackage Action = "rollback-package"
+	DeletePackage   Action = "delete-package"
+
+	CreateToken Action = "create-token"
+	ListTokens  Action = "list-tokens"
+	RevokeToken Action = "revoke-token"
+	Doctor      Action = "doctor"
+)
+
+// Least returns the lowest role that may do action. An action that the table
+// does not name is Admin's alone.
+func Least(action Action) Role {
+	switch action {
+	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, ListFires, ListWorkers,
+		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor:
+		return Viewer
+	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
+		return Operator
+	}
+	return Admin
+}
+
+// Allow returns nil when role may do action, else task.CodeForbidden.
+func Allow(role Role, action Action) error {
+	least := Least(action)
+	if role.rank() >= least.rank() {
+		return nil
+	}
+	return task.Errorf(task.CodeForbidden, "the role %s may not %s", role, action).
+		Fix("use a token with the role %s", least)
+}
