@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,7 +31,8 @@ type Claimed struct {
 // Claim takes a parcel for a worker and returns its runs; none when the parcel
 // was claimed by another, was enqueued again under a later number or is gone.
 // Two statements in one transaction: the second sees the cancellations that the
-// first had to wait for.
+// first had to wait for. Asking again after an unclear answer gives the same
+// runs to the same worker, which must know what it holds already.
 func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) ([]Claimed, error) {
 	var runs []Claimed
 	batch := &pgx.Batch{}
@@ -131,3 +133,42 @@ func (s *Store) MarkRunning(ctx context.Context, epoch int64, ids []uuid.UUID, f
 
 // isMissing reports whether err is the absence of a row.
 func isMissing(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
+
+// OfferAgain gives an unclaimed parcel a new number, so that it can be enqueued
+// for another worker; false when it was claimed or renumbered meanwhile.
+func (s *Store) OfferAgain(ctx context.Context, parcel int64, dispatchNo int) (p Parcel, ok bool, err error) {
+	err = s.pool.QueryRow(ctx, `UPDATE parcels SET dispatch_no = dispatch_no + 1, dispatched_at = clock_timestamp()
+		WHERE id = $1 AND dispatch_no = $2 AND state = 'unclaimed' RETURNING id, lane, dispatch_no`, parcel, dispatchNo).
+		Scan(&p.ID, &p.Lane, &p.DispatchNo)
+	if isMissing(err) {
+		return p, false, nil
+	}
+	return p, err == nil, wrap(err, "offer a parcel again")
+}
+
+// WatchCancels calls wake whenever somebody asks to cancel a run of the worker
+// with that epoch, until ctx ends or the connection does.
+func (s *Store) WatchCancels(ctx context.Context, epoch int64, wake func()) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return wrap(err, "listen for cancel requests")
+	}
+	listener := conn.Hijack() // it ends with the listening state it carries
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = listener.Close(closing)
+	}()
+	if _, err := listener.Exec(ctx, `LISTEN catena_cancel`); err != nil {
+		return wrap(err, "listen for cancel requests")
+	}
+	for {
+		n, err := listener.WaitForNotification(ctx)
+		if err != nil {
+			return wrap(err, "listen for cancel requests")
+		}
+		if n.Payload == strconv.FormatInt(epoch, 10) {
+			wake()
+		}
+	}
+}

@@ -148,6 +148,9 @@ func wrap(err error, doing string) error {
 // Unreachable reports whether err means that the database could not be asked,
 // as opposed to having answered no.
 func Unreachable(err error) bool {
+	if err == nil {
+		return false
+	}
 	var connect *pgconn.ConnectError
 	var network net.Error
 	if errors.As(err, &connect) || errors.As(err, &network) || task.CodeOf(err) == task.CodeUnavailable {

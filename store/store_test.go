@@ -492,6 +492,8 @@ func TestARefusedValueFailsOnlyItself(t *testing.T) {
 	out := f.write(store.Batch{Worker: w, Endings: endings})
 	require.Len(t, out.Refused, 1)
 	require.Error(t, out.Refused[culprit])
+	require.Equal(t, task.StateFailed, f.run(culprit).State)
+	require.Contains(t, f.run(culprit).Reason, "cannot be stored")
 	for _, e := range endings {
 		if e.Run != culprit {
 			require.Equal(t, task.StateSucceeded, f.run(e.Run).State)

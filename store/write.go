@@ -31,7 +31,8 @@ type Ending struct {
 	StartedAt time.Time
 	Attempt   int           // of the next attempt, when it goes again
 	After     time.Duration // how long to wait before that
-	Parcel    int64
+
+	refused bool // it stands for one that the database did not take
 }
 
 // LogRow is a line of a run's log.
@@ -54,7 +55,8 @@ func (b *Batch) Rows() int { return len(b.Steps) + len(b.Endings) + len(b.Logs) 
 
 // Written answers a Batch. Stale runs are no longer the worker's: nothing of
 // them was written and they must be interrupted. Refused ones hold a value that
-// the database does not take.
+// the database does not take: such a step was not written, such an ending was
+// replaced by a failure.
 type Written struct {
 	Stale   map[uuid.UUID]bool
 	Refused map[uuid.UUID]error
@@ -90,28 +92,54 @@ func (s *Store) write(ctx context.Context, b Batch, out *Written) error {
 	}
 }
 
-// bisect finds the rows that the database refuses.
+// bisect finds the rows that the database refuses. A refused log line is
+// dropped; a refused ending becomes a failure that says why, in the same
+// transaction as its parcel; a refused step is the worker's to handle.
 func (s *Store) bisect(ctx context.Context, b Batch, cause error, out *Written) error {
-	if b.Rows() == 1 {
-		for _, row := range b.Steps {
-			out.Refused[row.Run] = cause
+	if b.Rows() > 1 {
+		first, rest := b.split()
+		if err := s.write(ctx, first, out); err != nil {
+			return err
 		}
-		for _, row := range b.Endings {
-			out.Refused[row.Run] = cause
+		return s.write(ctx, rest, out)
+	}
+	for _, row := range b.Steps {
+		out.Refused[row.Run] = cause
+	}
+	for i, e := range b.Endings {
+		if e.refused {
+			return wrap(cause, "commit the end of run "+e.Run.String())
 		}
-		return nil // a log line is dropped
+		out.Refused[e.Run] = cause
+		b.Endings[i] = e.refuse(cause)
+		return s.write(ctx, b, out)
 	}
-	halve := func(n int) int { return (n + 1) / 2 }
-	i, j, k := halve(len(b.Logs)), halve(len(b.Steps)), len(b.Endings)/2
-	first := Batch{Worker: b.Worker, Logs: b.Logs[:i], Steps: b.Steps[:j], Endings: b.Endings[:k]}
-	rest := Batch{Worker: b.Worker, Logs: b.Logs[i:], Steps: b.Steps[j:], Endings: b.Endings[k:], Parcels: b.Parcels}
-	if first.Rows() == 0 || rest.Rows() == 0 { // one row of one kind and none of the others: cannot be, see Rows() == 1
-		return wrap(cause, "commit steps and outcomes")
+	return s.write(ctx, Batch{Worker: b.Worker, Parcels: b.Parcels}, out)
+}
+
+// split halves a batch of two rows or more: first by kind, then by count. The
+// parcels are done with the second part.
+func (b Batch) split() (first, rest Batch) {
+	first, rest = Batch{Worker: b.Worker}, b
+	switch {
+	case len(b.Logs) > 0 && len(b.Logs) < b.Rows():
+		first.Logs, rest.Logs = b.Logs, nil
+	case len(b.Steps) > 0 && len(b.Endings) > 0:
+		first.Steps, rest.Steps = b.Steps, nil
+	default:
+		i, j, k := len(b.Logs)/2, len(b.Steps)/2, len(b.Endings)/2
+		first.Logs, rest.Logs = b.Logs[:i], b.Logs[i:]
+		first.Steps, rest.Steps = b.Steps[:j], b.Steps[j:]
+		first.Endings, rest.Endings = b.Endings[:k], b.Endings[k:]
 	}
-	if err := s.write(ctx, first, out); err != nil {
-		return err
-	}
-	return s.write(ctx, rest, out)
+	return first, rest
+}
+
+func (e Ending) refuse(cause error) Ending {
+	reason := "the outcome cannot be stored: " + clean(cause.Error())
+	outcome, _ := json.Marshal(task.Fail(reason)) // text marshals
+	return Ending{Run: e.Run, Fence: e.Fence, State: task.StateFailed, Reason: reason, Outcome: outcome,
+		StartedAt: e.StartedAt, refused: true}
 }
 
 // writeOnce sends everything in one round trip; without an explicit BEGIN the

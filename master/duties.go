@@ -1,0 +1,143 @@
+package master
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/queue"
+	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// duty is something that the leader does again and again. once reports
+// whether to go on without waiting.
+type duty struct {
+	name  string
+	every time.Duration
+	once  func(ctx context.Context, term int64) (more bool, err error)
+	poke  <-chan struct{} // do it now; may be nil
+}
+
+// run repeats the duty until ctx ends. A failure is logged when it begins and
+// when it ends, not at every turn.
+func (d duty) run(ctx context.Context, term int64, log logrus.FieldLogger) {
+	log = log.WithField("duty", d.name)
+	ticker := time.NewTicker(d.every)
+	defer ticker.Stop()
+	failing := false
+	for {
+		more, err := d.once(ctx, term)
+		switch {
+		case ctx.Err() != nil || store.StaleTerm(err):
+			return
+		case err != nil && !failing:
+			failing = true
+			log.WithError(err).Warn("a leader's duty fails; it is tried again")
+		case err == nil && failing:
+			failing = false
+			log.Info("a leader's duty works again")
+		}
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-d.poke:
+		}
+	}
+}
+
+// Retention says how long ended runs and their logs are kept.
+type Retention struct {
+	Runs time.Duration // default 30 days
+	Logs time.Duration // default 7 days
+}
+
+// leader does what exactly one master does.
+type leader struct {
+	store     *store.Store
+	queue     queue.Queue
+	dispatch  *dispatch.Dispatcher
+	scheduler *scheduler.Scheduler
+	retention Retention
+	log       logrus.FieldLogger
+	died      chan struct{} // poked when a supervised worker has died
+}
+
+// lead runs all duties until ctx ends.
+func (l *leader) lead(ctx context.Context, term int64) {
+	var all sync.WaitGroup
+	for _, d := range l.duties() {
+		all.Go(func() { d.run(ctx, term, l.log) })
+	}
+	all.Wait()
+}
+
+func (l *leader) duties() []duty {
+	quiet := func(work func(context.Context, int64) error) func(context.Context, int64) (bool, error) {
+		return func(ctx context.Context, term int64) (bool, error) { return false, work(ctx, term) }
+	}
+	return []duty{
+		{name: "dispatch", every: 20 * time.Millisecond, once: l.dispatch.RunOnce},
+		{name: "schedule", every: 50 * time.Millisecond, once: l.scheduler.Fire},
+		{name: "catalogue", every: 250 * time.Millisecond, once: l.scheduler.Catalogue},
+		{name: "lost workers", every: time.Second, once: l.reconcile, poke: l.died},
+		{name: "outbox", every: time.Second, once: quiet(l.dispatch.Reenqueue)},
+		{name: "pauses", every: time.Second, once: quiet(l.store.SyncPauses)},
+		{name: "sweep", every: time.Minute, once: quiet(l.sweep)},
+		{name: "partitions", every: time.Hour, once: quiet(l.partitions)},
+	}
+}
+
+// reconcile takes runs back from workers that are gone, a bounded number at once.
+func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err error) {
+	lost, err := l.store.MarkLost(ctx, term)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range lost {
+		l.log.WithField("worker", id).Warn("a worker fell silent: its runs are taken back")
+	}
+	revoked, err := l.store.Revoke(ctx, term)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range revoked {
+		log := l.log.WithFields(logrus.Fields{"run": r.ID, "task": r.Task, "state": r.State})
+		if r.State == task.StateQuarantined {
+			log.Error("a run is quarantined: it kept killing its worker")
+			continue
+		}
+		log.Debug("a run was taken back from a lost worker")
+	}
+	return len(revoked) > 0, nil
+}
+
+func (l *leader) sweep(ctx context.Context, term int64) error {
+	if err := l.store.Sweep(ctx, term); err != nil {
+		return err
+	}
+	return l.queue.Clean(ctx)
+}
+
+func (l *leader) partitions(ctx context.Context, term int64) error {
+	if err := l.store.EnsurePartitions(ctx); err != nil {
+		return err
+	}
+	now, err := l.store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	dropped, err := l.store.DropBefore(ctx, term, now.Add(-l.retention.Runs), now.Add(-l.retention.Logs))
+	if len(dropped) > 0 {
+		l.log.WithField("partitions", dropped).Info("dropped what is past its retention")
+	}
+	return err
+}

@@ -1,0 +1,121 @@
+// Package master is the control plane: it competes for the leadership of the
+// cluster, does the leader's duties while it has it, advances the cluster's
+// tick, and supervises the worker processes of its host.
+//
+// It executes no package code and claims no runs. Any number of masters may
+// run: whatever only one may do is fenced by the leader's term in the store.
+package master
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/queue"
+	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/store"
+)
+
+// Config of a master.
+type Config struct {
+	Name        string // who it is, in the leader's row
+	Lead        bool   // whether it competes for leadership
+	Retention   Retention
+	Supervision Supervision
+}
+
+// Deps are the parts that a master connects.
+type Deps struct {
+	Store     *store.Store
+	Queue     queue.Queue
+	Dispatch  *dispatch.Dispatcher
+	Scheduler *scheduler.Scheduler
+	Log       logrus.FieldLogger
+}
+
+// Master runs until it is told to stop.
+type Master struct {
+	cfg        Config
+	deps       Deps
+	leader     *leader
+	candidate  *candidate
+	supervisor *supervisor
+}
+
+// New returns a master; Run starts it.
+func New(cfg Config, deps Deps) *Master {
+	if cfg.Retention.Runs == 0 {
+		cfg.Retention.Runs = 30 * 24 * time.Hour
+	}
+	if cfg.Retention.Logs == 0 {
+		cfg.Retention.Logs = 7 * 24 * time.Hour
+	}
+	m := &Master{cfg: cfg, deps: deps}
+	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler,
+		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
+	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
+	m.supervisor = &supervisor{cfg: cfg.Supervision, log: deps.Log, died: m.workerDied}
+	return m
+}
+
+// Leads reports whether this master is the leader, to its own knowledge.
+func (m *Master) Leads() bool { return m.candidate.Term() != 0 }
+
+// Run works until ctx ends. It drains its workers first and resigns last, so
+// that what they give back is dispatched elsewhere meanwhile.
+func (m *Master) Run(ctx context.Context) error {
+	control, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var duties sync.WaitGroup
+	duties.Go(func() { m.ticks(control) })
+	if m.cfg.Lead {
+		duties.Go(func() { m.candidate.run(control) })
+	}
+	if m.cfg.Supervision.Workers > 0 {
+		m.supervisor.run(ctx)
+	} else {
+		<-ctx.Done()
+	}
+	stop()
+	duties.Wait()
+	return nil
+}
+
+// ticks advances the cluster's tick while the database answers.
+func (m *Master) ticks(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	failing := false
+	for {
+		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := m.deps.Store.Tick(asking)
+		cancel()
+		if err != nil && !failing && !errors.Is(err, context.Canceled) && ctx.Err() == nil {
+			m.deps.Log.WithError(err).Warn("cannot advance the cluster's tick")
+		}
+		failing = err != nil
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// workerDied records the end of a supervised worker and has its runs taken
+// back at once. While the database is away, its ticks tell the same later.
+func (m *Master) workerDied(epoch int64, planned bool, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := m.deps.Store.EndWorker(ctx, epoch, workerEnd(planned), reason); err != nil {
+		m.deps.Log.WithError(err).Warn("cannot record the end of a worker; it is noticed by its silence")
+	}
+	select {
+	case m.leader.died <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,251 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/chain"
+	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/script"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// parcelRef counts what is left of a claimed parcel; the committer owns left.
+type parcelRef struct {
+	id   int64
+	left int
+}
+
+// job is one claimed run in this worker.
+type job struct {
+	session   *session
+	claimed   store.Claimed
+	parcel    *parcelRef
+	claimedAt time.Time
+	startedAt time.Time
+	marked    bool // under session.mu
+	interrupt context.CancelCauseFunc
+	ended     func()
+	logs      *runLog
+
+	mu       sync.Mutex
+	packages []usedPackage
+}
+
+type usedPackage struct{ name, digest string }
+
+// execute runs one attempt and hands its end to the committer.
+func (s *session) execute(work context.Context, j *job) {
+	defer j.ended()
+	if s.gate.pass(work) != nil {
+		return // revoked: others have the run
+	}
+	ctx, cancel := context.WithCancelCause(work)
+	defer cancel(nil)
+	j.interrupt, j.startedAt = cancel, time.Now()
+	j.logs = &runLog{job: j, left: s.cfg.LogLimit}
+	s.mu.Lock()
+	s.live[j.claimed.ID] = j
+	s.mu.Unlock()
+
+	ending := j.guarded(ctx)
+	spent := time.Since(j.startedAt)
+	if ending != nil {
+		s.commits.add(j, *ending)
+		s.deps.Observe(ending.State, spent)
+	}
+	s.mu.Lock()
+	delete(s.live, j.claimed.ID)
+	s.mu.Unlock()
+	s.measured(j.claimed.Revision, spent)
+}
+
+// guarded makes a fault of ours in one run a failure of that run alone.
+func (j *job) guarded(ctx context.Context) (ending *store.Ending) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			j.session.log.WithFields(logrus.Fields{"run": j.claimed.ID, "stack": string(debug.Stack())}).Errorf("a run hit a fault of the worker: %v", fault)
+			ending = j.ending(task.StateFailed, chain.Result{}, fmt.Sprintf("the worker has a fault: %v; please report it", fault))
+		}
+	}()
+	return j.attempt(ctx)
+}
+
+// attempt runs the chain and says how it ended; nil when the run is no longer ours.
+func (j *job) attempt(ctx context.Context) *store.Ending {
+	prepared, err := j.session.revisions.get(ctx, j.claimed.Revision)
+	if err != nil {
+		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, err)
+	}
+	params, err := mergeParams(prepared.Params, j.claimed.Params)
+	if err != nil {
+		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, prepared.Timeout, errTimedOut)
+	defer cancel()
+	options := chain.Options{
+		Run:    chain.RunInfo{ID: j.claimed.ID, Task: j.claimed.Task, Attempt: j.claimed.Attempt, DueAt: j.claimed.DueAt},
+		Params: params, Done: j.claimed.Done, Invoker: j, Starter: j, Log: j.logs.line, MaxOutcome: j.session.cfg.MaxOutcome,
+	}
+	if prepared.Durable {
+		options.Commit = j.commitStep
+	}
+	result, err := prepared.document.Run(ctx, options)
+	return j.settle(ctx, prepared, result, err)
+}
+
+// settle turns the end of an attempt into what is to be written.
+func (j *job) settle(ctx context.Context, rev *prepared, result chain.Result, err error) *store.Ending {
+	cause := context.Cause(ctx)
+	if result.Outcome.Success && err == nil {
+		cause = nil // it was faster than whatever wanted to stop it
+	}
+	var refused refusedError
+	switch {
+	case errors.Is(cause, errRevoked) || errors.Is(err, errRevoked):
+		return nil
+	case errors.Is(cause, errDrained):
+		return j.ending(task.StateQueued, result, "went back to its queue: the worker was shutting down")
+	case errors.Is(cause, errCancelled):
+		return j.ending(task.StateCancelled, result, "cancelled on request")
+	case errors.Is(cause, errTimedOut):
+		return j.failed(rev, task.StateTimedOut, result, fmt.Sprintf("timed out after %v", rev.Timeout))
+	case errors.As(err, &refused):
+		return j.failed(rev, task.StateFailed, result, refused.Error())
+	case store.Unreachable(err):
+		return j.ending(task.StateQueued, result, "went back to its queue: "+err.Error())
+	case err != nil:
+		return j.failed(rev, task.StateFailed, result, err.Error())
+	case !result.Outcome.Success:
+		return j.failed(rev, task.StateFailed, result, result.Outcome.Reason)
+	}
+	return j.ending(task.StateSucceeded, result, "")
+}
+
+// failed ends the run, or queues its next attempt while it has any.
+func (j *job) failed(rev *prepared, state task.State, result chain.Result, reason string) *store.Ending {
+	if reason == "" {
+		reason = "failed without a reason"
+	}
+	result.Outcome.Success, result.Outcome.Reason = false, reason
+	if rev == nil || j.claimed.Attempt >= rev.attempts() {
+		return j.ending(state, result, reason)
+	}
+	next := j.claimed.Attempt + 1
+	e := j.ending(task.StateQueued, result, fmt.Sprintf("attempt %d of %d: %s", j.claimed.Attempt, rev.attempts(), reason))
+	e.Attempt = next
+	e.After = rev.Retry.Wait(j.claimed.Attempt, rand.Float64())
+	j.logs.line("warn", "", e.Reason)
+	return e
+}
+
+func (j *job) ending(state task.State, result chain.Result, reason string) *store.Ending {
+	e := &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: state, Reason: reason, Attempt: j.claimed.Attempt,
+		StartedAt: j.startedAt, Packages: j.usedPackages()}
+	if state != task.StateQueued || reason != "" {
+		if !result.Outcome.Success && result.Outcome.Reason == "" {
+			result.Outcome.Reason = reason
+		}
+		e.Outcome, _ = json.Marshal(result.Outcome)
+	}
+	if len(result.Steps) > 0 {
+		e.Tail, _ = json.Marshal(result.Steps)
+	}
+	return e
+}
+
+func (j *job) commitStep(ctx context.Context, step task.Step) error {
+	if err := j.session.gate.pass(ctx); err != nil {
+		return err
+	}
+	return j.session.commits.step(ctx, store.StepRow{Run: j.claimed.ID, Fence: j.claimed.Fence, Step: step})
+}
+
+// Invoke calls a function of package code in the version that the run is
+// pinned to.
+func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
+	s := j.session
+	if err := s.gate.pass(ctx); err != nil {
+		return task.Fail(err.Error())
+	}
+	version, err := j.resolve(ctx, call.Ref.Package)
+	if err != nil {
+		return task.Fail(err.Error())
+	}
+	return s.deps.Scripts.Call(ctx, script.Call{
+		Version: version, Module: call.Ref.Module, Function: call.Ref.Function, Input: call.Input, External: true,
+		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step},
+		Log:     func(level, message string) { j.logs.line(level, call.Step, message) },
+		Resolve: j.resolve,
+	})
+}
+
+// resolve finds the pinned version of a package and notes that it was used. An
+// unreachable database is no fault of the run: it waits.
+func (j *job) resolve(ctx context.Context, name string) (*pkgstore.Version, error) {
+	for {
+		version, err := j.session.deps.Packages.Resolve(ctx, name, j.claimed.Release)
+		if err == nil {
+			j.use(name, version.Digest)
+			return version, nil
+		}
+		if !store.Unreachable(err) || ctx.Err() != nil {
+			return nil, err
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+}
+
+func (j *job) use(name, digest string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range j.packages {
+		if p.name == name {
+			return
+		}
+	}
+	j.packages = append(j.packages, usedPackage{name, digest})
+}
+
+// usedPackages writes the packages as an object in the order of first use.
+func (j *job) usedPackages() json.RawMessage {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.packages) == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	for i, p := range j.packages {
+		separator := ","
+		if i == 0 {
+			separator = "{"
+		}
+		fmt.Fprintf(&b, "%s%q:%q", separator, p.name, p.digest)
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+// StartTask starts a run of another task; key makes a repeated step start it once.
+func (j *job) StartTask(ctx context.Context, name string, params json.RawMessage, key string) (uuid.UUID, error) {
+	if err := j.session.gate.pass(ctx); err != nil {
+		return uuid.Nil, err
+	}
+	accepted, err := j.session.deps.Dispatch.Submit(ctx, []dispatch.Request{{Task: name, Params: params, Key: key}})
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return accepted[0].ID, nil
+}

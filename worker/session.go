@@ -1,0 +1,315 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/queue"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// Why a run is interrupted.
+var (
+	errTimedOut  = errors.New("timed out")
+	errCancelled = errors.New("cancelled")
+	errDrained   = errors.New("the worker is shutting down")
+	errRevoked   = errors.New("the run was taken back from this worker")
+)
+
+const (
+	beatEvery   = time.Second
+	markEvery   = 25 * time.Millisecond
+	visibleFor  = 50 * time.Millisecond  // a run that lasts longer is marked as running
+	releaseFor  = 50 * time.Millisecond  // a claimed run that found no slot so long is given back
+	learnEvery  = 200 * time.Millisecond // how often measured costs are reported
+	flushBudget = 10 * time.Second       // for the last commits of a session
+)
+
+// session is one registration of the worker.
+type session struct {
+	*Worker
+	id    string
+	epoch int64
+	log   logrus.FieldLogger
+
+	backlog *backlog
+	gate    *gate
+	commits *committer
+	suspect chan struct{} // holds a token while a suspect run is on
+
+	mu        sync.Mutex
+	live      map[uuid.UUID]*job // started and not ended
+	consumers map[string]queue.Consumer
+	held      map[int64]bool // parcels claimed and not done
+	draining  bool
+	costs     costs
+
+	end context.CancelCauseFunc // ends everything at once
+}
+
+// run works until ctx ends (then it drains) or the cluster revokes the epoch.
+func (s *session) run(ctx context.Context) {
+	work, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.end = end
+	defer end(nil)
+	s.log.WithField("epoch", s.epoch).Info("worker session begins")
+
+	var slots, duties sync.WaitGroup
+	for range s.cfg.Slots {
+		slots.Go(func() { s.slot(work) })
+	}
+	duty, stopDuties := context.WithCancel(work)
+	defer stopDuties()
+	duties.Go(func() { s.beats(duty) })
+	duties.Go(func() { s.marks(duty) })
+	duties.Go(func() { s.learn(duty) })
+	duties.Go(func() { s.watchCancels(duty) })
+	duties.Go(func() { s.commits.loop(work) })
+
+	select {
+	case <-ctx.Done():
+		s.drain(work)
+	case <-work.Done():
+		s.log.Warn("the cluster gave this worker up: its runs are interrupted and go elsewhere")
+		s.stopConsumers(ctx)
+	}
+	s.backlog.close()
+	slots.Wait()
+	s.commits.finish(flushBudget)
+	s.retire()
+	stopDuties()
+	end(errDrained)
+	duties.Wait()
+	s.log.Info("worker session ends")
+}
+
+// retire tells the cluster that the session ended as planned.
+func (s *session) retire() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.deps.Store.EndWorker(ctx, s.epoch, task.WorkerStopped, "stopped as asked"); err != nil {
+		s.log.WithError(err).Warn("could not record the end of this worker; the cluster will notice by itself")
+	}
+}
+
+// drain ends a session politely.
+func (s *session) drain(work context.Context) {
+	s.log.Info("draining: no new work is claimed")
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	s.beat(work)
+	s.stopConsumers(work)
+	s.release(s.backlog.close())
+	deadline := time.NewTimer(s.cfg.DrainTimeout)
+	defer deadline.Stop()
+	check := time.NewTicker(10 * time.Millisecond)
+	defer check.Stop()
+	for s.running() > 0 {
+		select {
+		case <-check.C:
+		case <-work.Done():
+			return
+		case <-deadline.C:
+			s.log.WithField("running", s.running()).Info("drain time is over: what still runs goes back to its queue")
+			s.interruptAll(errDrained)
+			deadline.Reset(time.Hour)
+		}
+	}
+}
+
+func (s *session) running() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.live)
+}
+
+func (s *session) interruptAll(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, j := range s.live {
+		j.interrupt(cause)
+	}
+}
+
+// slot is one of the places where runs run.
+func (s *session) slot(ctx context.Context) {
+	for {
+		j := s.backlog.pop()
+		if j == nil {
+			return
+		}
+		s.execute(ctx, j)
+	}
+}
+
+// release gives back claimed runs that have not started.
+func (s *session) release(jobs []*job) {
+	for _, j := range jobs {
+		s.commits.add(j, store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt})
+	}
+}
+
+// beats sends heartbeats and keeps the lanes in step with the queues.
+func (s *session) beats(ctx context.Context) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	s.syncLanes(ctx)
+	for {
+		s.beat(ctx)
+		select {
+		case <-ticker.C:
+			s.syncLanes(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *session) beat(ctx context.Context) {
+	sent := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, beatPatience)
+	defer cancel()
+	s.mu.Lock()
+	state, running := task.WorkerActive, len(s.live)
+	if s.draining {
+		state = task.WorkerDraining
+	}
+	s.mu.Unlock()
+	answer, err := s.deps.Store.Beat(ctx, store.Beat{Epoch: s.epoch, State: state, Running: running, RSS: s.deps.RSS()})
+	switch {
+	case err != nil:
+		if ctx.Err() == nil {
+			s.log.WithError(err).Warn("heartbeat failed")
+		}
+		return
+	case answer.Revoked:
+		s.end(errRevoked)
+		return
+	}
+	s.gate.beat(sent)
+	for _, id := range answer.Cancel {
+		s.interrupt(id, errCancelled)
+	}
+}
+
+func (s *session) interrupt(id uuid.UUID, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j, ok := s.live[id]; ok {
+		j.interrupt(cause)
+	}
+}
+
+// watchCancels makes a cancel request known at once; heartbeats tell it again.
+func (s *session) watchCancels(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := s.deps.Store.WatchCancels(ctx, s.epoch, func() { s.beat(ctx) })
+		if err != nil && ctx.Err() == nil {
+			s.log.WithError(err).Debug("not listening for cancel requests; heartbeats tell them")
+			pause(ctx, beatEvery)
+		}
+	}
+}
+
+// marks makes longer runs visible and gives back runs that found no slot.
+func (s *session) marks(ctx context.Context) {
+	ticker := time.NewTicker(markEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.release(s.backlog.stale(now.Add(-releaseFor)))
+			s.mark(ctx, now.Add(-visibleFor))
+		}
+	}
+}
+
+func (s *session) mark(ctx context.Context, before time.Time) {
+	var ids []uuid.UUID
+	var fences []int32
+	var started []time.Time
+	var jobs []*job
+	s.mu.Lock()
+	for id, j := range s.live {
+		if !j.marked && j.startedAt.Before(before) {
+			ids, fences, started = append(ids, id), append(fences, j.claimed.Fence), append(started, j.startedAt)
+			jobs = append(jobs, j)
+		}
+	}
+	s.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	stale, err := s.deps.Store.MarkRunning(ctx, s.epoch, ids, fences, started)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.WithError(err).Warn("could not mark runs as running")
+			pause(ctx, 500*time.Millisecond)
+		}
+		return
+	}
+	s.mu.Lock()
+	for _, j := range jobs {
+		j.marked = true
+	}
+	s.mu.Unlock()
+	for _, id := range stale {
+		s.interrupt(id, errRevoked) // one that has just ended is no longer live
+	}
+}
+
+// costs gathers measured durations per task revision.
+type costs struct {
+	mean  map[int64]float64 // microseconds
+	dirty map[int64]bool
+}
+
+func (s *session) measured(revision int64, d time.Duration) {
+	s.backlog.finished(d)
+	micros := max(float64(d.Nanoseconds())/1000, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.costs
+	if c.mean == nil {
+		c.mean, c.dirty = map[int64]float64{}, map[int64]bool{}
+	}
+	if old, known := c.mean[revision]; known {
+		micros = old + (micros-old)*0.1
+	}
+	c.mean[revision], c.dirty[revision] = micros, true
+}
+
+// learn reports measured costs, so that parcels get the right size.
+func (s *session) learn(ctx context.Context) {
+	ticker := time.NewTicker(learnEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		report := map[int64]float64{}
+		for revision := range s.costs.dirty {
+			report[revision] = s.costs.mean[revision]
+		}
+		clear(s.costs.dirty)
+		s.mu.Unlock()
+		if len(report) == 0 {
+			continue
+		}
+		if err := s.deps.Store.LearnCosts(ctx, report); err != nil && ctx.Err() == nil {
+			s.log.WithError(err).Debug("could not report task costs")
+		}
+	}
+}
