@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/catena-run/catena/client"
+)
+
+// Program is the command line and what it may use of the world around it.
+type Program struct {
+	Version   string           // "": what the Go toolchain recorded
+	Processes Processes        // how processes are started
+	Environ   []string         // as os.Environ gives it
+	Dir       string           // the folder in which a running dev is looked for
+	Now       func() time.Time // nil: time.Now
+}
+
+// Main runs the command line of the process and ends it with the exit code.
+// The first interrupt or SIGTERM ends the command in order, a second one at once.
+func Main(version string) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "."
+	}
+	program := Program{Version: version, Processes: processes(), Environ: os.Environ(), Dir: dir}
+	os.Exit(program.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Run runs one command with the environment and the processes of this program
+// and returns its exit code. args lack the name of the program.
+func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	return Program{Processes: processes(), Environ: os.Environ(), Dir: "."}.Run(ctx, args, in, out, err)
+}
+
+// Run runs one command and returns its exit code. args lack the name of the program.
+func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.Version == "" {
+		p.Version = recordedVersion()
+	}
+	s := &session{Program: p, in: in, out: out, err: err}
+	root := s.root()
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(err)
+	failure := root.ExecuteContext(ctx)
+	return s.finish(args, failure)
+}
+
+func recordedVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// session is one command while it runs.
+type session struct {
+	Program
+	in     io.Reader
+	out    io.Writer
+	err    io.Writer
+	json   bool
+	server string // --server
+	token  string // --token
+
+	supervisor string // --supervised-by of a worker
+	listener   bool   // --shared-listener of a worker
+}
+
+const rootLong = `Catena runs scheduled chains of package code on a cluster of workers.
+
+Start everything on this machine:    catena dev
+Store a package, then its tasks:     catena pkg push DIR; catena task apply -f FILE
+Run a task and see what became:      catena task run NAME --wait; catena runs list
+
+The server is named by --server or CATENA_SERVER, the token by --token or
+CATENA_TOKEN. Without them, a dev that runs in this folder is used.`
+
+func (s *session) root() *cobra.Command {
+	root := group("catena", "Run scheduled chains of package code on a cluster of workers")
+	root.Long = rootLong
+	root.Version = s.Version
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageOf(cmd, "%v", err) })
+	root.SetHelpCommand(helpCommand(root))
+	flags := root.PersistentFlags()
+	flags.StringVar(&s.server, "server", "", "address of the server (CATENA_SERVER; default "+client.DefaultServer+")")
+	flags.StringVar(&s.token, "token", "", "token for the server (CATENA_TOKEN)")
+	flags.BoolVar(&s.json, "json", false, "write JSON")
+	root.AddCommand(
+		s.devCommand(), s.masterCommand(), s.workerCommand(), s.migrateCommand(), s.configCommand(),
+		s.pkgCommand(), s.taskCommand(), s.runsCommand(), s.firesCommand(), s.workersCommand(),
+		s.tokenCommand(), s.doctorCommand(), s.versionCommand(),
+	)
+	return root
+}
+
+func (s *session) versionCommand() *cobra.Command {
+	return command("version", "Print the version", nothing, func(*cobra.Command, []string) error {
+		if s.json {
+			return s.writeJSON(map[string]string{"version": s.Version})
+		}
+		return s.println(s.Version)
+	})
+}

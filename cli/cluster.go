@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/task"
+)
+
+func (s *session) firesCommand() *cobra.Command {
+	var filter client.FireFilter
+	var since string
+	listing := command("list", "List due times, newest first, and what became of each", nothing, func(cmd *cobra.Command, _ []string) error {
+		var err error
+		if filter.Since, err = s.since(cmd, since); err != nil {
+			return err
+		}
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		fires, err := c.Fires(cmd.Context(), filter)
+		if err != nil {
+			return err
+		}
+		if s.json {
+			return s.writeJSON(list(fires))
+		}
+		return s.table("no due time has passed yet", []string{"DUE", "TASK", "OUTCOME", "COUNT", "REASON", "RUN"}, fireRows(fires))
+	})
+	listing.Flags().StringVar(&filter.Task, "task", "", "only due times of this task")
+	listing.Flags().StringVar(&since, "since", "", "only due times since then: 2h, 7d or a time")
+	listing.Flags().IntVar(&filter.Limit, "limit", 50, "at most so many")
+	s.completeFlag(listing, "task", taskNames)
+	return group("fires", "Look at the due times of schedules", listing)
+}
+
+func fireRows(fires []task.Fire) [][]string {
+	rows := make([][]string, 0, len(fires))
+	for _, f := range fires {
+		due, run := f.DueAt.UTC().Format("2006-01-02T15:04:05Z"), ""
+		if f.Count > 1 {
+			due += " to " + f.LastDueAt.UTC().Format("2006-01-02T15:04:05Z")
+		}
+		if f.Run != nil {
+			run = f.Run.String()
+		}
+		rows = append(rows, []string{due, f.Task, string(f.Outcome), strconv.FormatInt(f.Count, 10), short(f.Reason, 80), run})
+	}
+	return rows
+}
+
+func (s *session) workersCommand() *cobra.Command {
+	var all bool
+	listing := command("list", "List the workers of the cluster", nothing, func(cmd *cobra.Command, _ []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		workers, err := c.Workers(cmd.Context(), all)
+		if err != nil {
+			return err
+		}
+		if s.json {
+			return s.writeJSON(list(workers))
+		}
+		rows := make([][]string, 0, len(workers))
+		for _, w := range workers {
+			rows = append(rows, []string{
+				w.ID, w.Host, strconv.Itoa(w.PID), string(w.State), strconv.Itoa(w.Running) + "/" + strconv.Itoa(w.Slots),
+				bytesText(w.RSS), span(time.Duration(w.Age)), strings.Join(w.Queues, ","), w.Version, short(w.Reason, 60),
+			})
+		}
+		return s.table("no worker is alive; start one with catena worker",
+			[]string{"ID", "HOST", "PID", "STATE", "RUNNING", "RSS", "AGE", "QUEUES", "VERSION", "REASON"}, rows)
+	})
+	listing.Flags().BoolVar(&all, "all", false, "also those that have ended")
+	return group("workers", "Look at the workers", listing)
+}

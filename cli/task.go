@@ -1,0 +1,311 @@
+package cli
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/catena-run/catena/chain"
+	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/task"
+)
+
+func (s *session) taskCommand() *cobra.Command {
+	return group("task", "Create, look at and run tasks",
+		s.taskApply(), s.taskList(), s.taskShow(), s.taskRun(), s.taskPause(), s.taskResume(), s.taskDelete())
+}
+
+func (s *session) taskApply() *cobra.Command {
+	var from string
+	var dryRun bool
+	cmd := command("apply -f FILE|DIR", "Create or change the tasks of task files, all or none", nothing,
+		func(cmd *cobra.Command, _ []string) error { return s.apply(cmd, from, dryRun) })
+	cmd.Long = `Create or change every task of a file, or of all .yaml, .yml and .json files below a
+folder, in one step: either all of them or, on any error, none. Applying the same files
+again changes nothing. "-f -" reads one file from standard input.`
+	cmd.Flags().StringVarP(&from, "filename", "f", "", "task file, folder, or - for standard input")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and change nothing")
+	return cmd
+}
+
+func (s *session) apply(cmd *cobra.Command, from string, dryRun bool) error {
+	if from == "" {
+		return usageOf(cmd, "-f is missing: name a task file or a folder")
+	}
+	files, err := s.taskFiles(from)
+	if err != nil {
+		return err
+	}
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	result, err := c.ApplyTasks(cmd.Context(), client.ApplyRequest{Files: files, DryRun: dryRun})
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return s.writeJSON(result)
+	}
+	rows := make([][]string, 0, len(result.Results))
+	for _, r := range result.Results {
+		change := string(r.Change)
+		if dryRun {
+			change += " (dry run)"
+		}
+		rows = append(rows, []string{r.Name, change})
+	}
+	return s.table("no tasks in "+from, nil, rows)
+}
+
+// taskFiles reads a file, standard input, or the task files below a folder in
+// the order of their paths.
+func (s *session) taskFiles(from string) ([]client.File, error) {
+	if from == "-" {
+		text, err := io.ReadAll(s.in)
+		return []client.File{{Name: "stdin", Content: string(text)}}, err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	paths := []string{from}
+	if info.IsDir() {
+		if paths, err = taskFilesBelow(from); err != nil {
+			return nil, err
+		}
+	}
+	files := make([]client.File, 0, len(paths))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fileError(err)
+		}
+		files = append(files, client.File{Name: path, Content: string(text)})
+	}
+	return files, nil
+}
+
+func taskFilesBelow(dir string) ([]string, error) {
+	var paths []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fileError(err)
+		case path != dir && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return filepath.SkipDir
+			}
+		case entry.Type().IsRegular() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	if err == nil && len(paths) == 0 {
+		err = task.Errorf(task.CodeNotFound, "no task file is below the folder").At(dir).Fix("task files end in .yaml, .yml or .json")
+	}
+	return paths, err
+}
+
+// fileError gives an error of the file system, which names its path, a code.
+func fileError(err error) error {
+	if os.IsNotExist(err) {
+		return task.Errorf(task.CodeNotFound, "%w", err).Fix("check the path")
+	}
+	return task.Errorf(task.CodeInternal, "%w", err)
+}
+
+func (s *session) taskList() *cobra.Command {
+	return command("list", "List the tasks", nothing, func(cmd *cobra.Command, _ []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		tasks, err := c.Tasks(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if s.json {
+			return s.writeJSON(list(tasks))
+		}
+		rows := make([][]string, 0, len(tasks))
+		for _, t := range tasks {
+			rows = append(rows, []string{t.Name, taskStatus(t), schedules(t), s.nextDue(t), s.age(t.UpdatedAt), short(t.Description, 60)})
+		}
+		return s.table("no tasks; add some with catena task apply -f FILE", []string{"NAME", "STATUS", "SCHEDULE", "NEXT", "CHANGED", "DESCRIPTION"}, rows)
+	})
+}
+
+func taskStatus(t task.Task) string {
+	switch {
+	case t.Invalid != "":
+		return "invalid"
+	case t.Paused:
+		return "paused"
+	}
+	return "ready"
+}
+
+func schedules(t task.Task) string {
+	texts := make([]string, 0, len(t.Schedule))
+	for _, schedule := range t.Schedule {
+		texts = append(texts, scheduleText(schedule))
+	}
+	return strings.Join(texts, "; ")
+}
+
+func scheduleText(schedule task.Schedule) string {
+	text := schedule.Cron
+	if schedule.At != nil {
+		text = "at " + schedule.At.UTC().Format("2006-01-02T15:04:05Z")
+	}
+	if schedule.Timezone != "" && schedule.Timezone != "UTC" {
+		text += " " + schedule.Timezone
+	}
+	return text
+}
+
+func (s *session) nextDue(t task.Task) string {
+	next := ""
+	var first *task.Schedule
+	for i, schedule := range t.Schedule {
+		if schedule.NextDue != nil && (first == nil || schedule.NextDue.Before(*first.NextDue)) {
+			first = &t.Schedule[i]
+			next = s.ageOf(schedule.NextDue)
+		}
+	}
+	return next
+}
+
+func (s *session) taskShow() *cobra.Command {
+	cmd := command("show NAME", "Show a task and what its chain does", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		t, err := c.Task(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if s.json {
+			return s.writeJSON(t)
+		}
+		return s.showTask(t)
+	})
+	cmd.ValidArgsFunction = s.complete(0, taskNames)
+	return cmd
+}
+
+func (s *session) showTask(t task.Task) error {
+	d := t.Normalize()
+	err := s.fields(
+		[2]string{"task", t.Name}, [2]string{"description", t.Description},
+		[2]string{"status", taskStatus(t)}, [2]string{"note", t.Note}, [2]string{"invalid", t.Invalid},
+		[2]string{"revision", strconv.FormatInt(t.Revision, 10)},
+		[2]string{"queue", d.Queue + ", priority " + strconv.Itoa(*d.Priority)},
+		[2]string{"timeout", d.Timeout.String()},
+		[2]string{"attempts", strconv.Itoa(d.Retry.Attempts)},
+		[2]string{"durable", strconv.FormatBool(*d.Durable)},
+		[2]string{"params", string(d.Params)},
+		[2]string{"changed", s.moment(&t.UpdatedAt)},
+	)
+	if err != nil {
+		return err
+	}
+	if err := s.showSchedules(t); err != nil {
+		return err
+	}
+	return s.showChain(t)
+}
+
+func (s *session) showSchedules(t task.Task) error {
+	if len(t.Schedule) == 0 {
+		return nil
+	}
+	rows := make([][]string, 0, len(t.Schedule))
+	for _, schedule := range t.Schedule {
+		overlap := schedule.Overlap
+		if overlap == "" {
+			overlap = task.OverlapSkip
+		}
+		rows = append(rows, []string{scheduleText(schedule), string(overlap), s.moment(schedule.NextDue), schedule.Invalid})
+	}
+	if err := s.println(); err != nil {
+		return err
+	}
+	return writeTable(s.out, []string{"SCHEDULE", "OVERLAP", "NEXT", "INVALID"}, rows)
+}
+
+// showChain explains the chain; one that does not parse is shown as it is.
+func (s *session) showChain(t task.Task) error {
+	if err := s.println(); err != nil {
+		return err
+	}
+	document, err := chain.Parse(t.Name, t.Chain)
+	if err != nil {
+		return s.println("chain", plain(string(t.Chain)))
+	}
+	var rows [][]string
+	for _, item := range document.Explain() {
+		rows = append(rows, []string{item.Path, item.Kind, short(item.Text, 120)})
+	}
+	return writeTable(s.out, []string{"STEP", "KIND", "ITEM"}, rows)
+}
+
+func (s *session) taskPause() *cobra.Command {
+	var note string
+	cmd := command("pause NAME", "Keep the schedules of a task from starting runs", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		t, err := c.PauseTask(cmd.Context(), args[0], note)
+		return s.changed(t, err, t.Name+" is paused; go on with catena task resume "+t.Name)
+	})
+	cmd.Flags().StringVar(&note, "note", "", "why")
+	cmd.ValidArgsFunction = s.complete(0, taskNames)
+	return cmd
+}
+
+func (s *session) taskResume() *cobra.Command {
+	cmd := command("resume NAME", "End the pause of a task", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		t, err := c.ResumeTask(cmd.Context(), args[0])
+		return s.changed(t, err, t.Name+" is resumed")
+	})
+	cmd.ValidArgsFunction = s.complete(0, taskNames)
+	return cmd
+}
+
+func (s *session) taskDelete() *cobra.Command {
+	cmd := command("delete NAME", "Delete a task and its schedules; its runs stay", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := s.client()
+		if err != nil {
+			return err
+		}
+		err = c.DeleteTask(cmd.Context(), args[0])
+		return s.changed(map[string]any{"name": args[0], "deleted": true}, err, args[0]+" is deleted")
+	})
+	cmd.ValidArgsFunction = s.complete(0, taskNames)
+	return cmd
+}
+
+// changed reports what a change made: the answer as JSON, or a sentence.
+func (s *session) changed(answer any, err error, sentence string) error {
+	switch {
+	case err != nil:
+		return err
+	case s.json:
+		return s.writeJSON(answer)
+	}
+	return s.println(sentence)
+}

@@ -1,0 +1,113 @@
+package configs
+
+import (
+	"time"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Config is the configuration of a process. Tags of a field: yaml is its key,
+// doc its description; min, max and enum bound its value; check names a rule of
+// rules.go; secret says how Masked hides it (url: only the password in it).
+type Config struct {
+	Cluster   Cluster   `yaml:"cluster" doc:"What the processes of one cluster share."`
+	Postgres  Postgres  `yaml:"postgres" doc:"The database that holds everything worth keeping."`
+	Redis     Redis     `yaml:"redis" doc:"The dispatch queue. It holds nothing that cannot be rebuilt."`
+	Master    Master    `yaml:"master" doc:"The control plane."`
+	Server    Server    `yaml:"server" doc:"The shared server that workers answer on."`
+	Worker    Worker    `yaml:"worker" doc:"A worker process, whether a master supervises it or it runs alone."`
+	Script    Script    `yaml:"script" doc:"Limits of one call of package code."`
+	Packages  Packages  `yaml:"packages" doc:"The package store."`
+	Retention Retention `yaml:"retention" doc:"How long ended runs are kept."`
+	Log       Log       `yaml:"log" doc:"The log of the process, on standard error."`
+}
+
+// Cluster is what the processes of one cluster share.
+type Cluster struct {
+	Name string `yaml:"name" check:"name" doc:"Prefix of the cluster's keys in Redis; give clusters that share a Redis different names."`
+}
+
+// Postgres is the connection to the database.
+type Postgres struct {
+	URL      string `yaml:"url" secret:"url" check:"postgres" doc:"postgres://user:password@host:5432/database, or a key=value connection string. A master and a worker need it."`
+	MaxConns int    `yaml:"maxConns" min:"2" max:"10000" doc:"Connections that one process opens at most."`
+}
+
+// Redis is the connection to a single Redis or to one behind Sentinel.
+type Redis struct {
+	URL      string   `yaml:"url" secret:"url" check:"redis" doc:"redis://:password@host:6379/0; rediss:// for TLS. A master and a worker need it or redis.sentinel."`
+	Sentinel Sentinel `yaml:"sentinel" doc:"A Redis whose address Sentinel tells; instead of redis.url."`
+}
+
+// Sentinel names a Redis by its Sentinels.
+type Sentinel struct {
+	Master    string   `yaml:"master" doc:"The name that the Sentinels watch the Redis under."`
+	Addresses []string `yaml:"addresses" check:"addresses" doc:"host:port of the Sentinels."`
+	Username  string   `yaml:"username" doc:"User of the Redis itself."`
+	Password  string   `yaml:"password" secret:"all" doc:"Password of the Redis itself."`
+}
+
+// Master is the control plane.
+type Master struct {
+	Admin          string        `yaml:"admin" check:"address" doc:"host:port of the admin API, the metrics and the probes."`
+	Workers        int           `yaml:"workers" min:"0" max:"1024" doc:"Worker processes that this master starts and supervises."`
+	Leader         bool          `yaml:"leader" doc:"Whether this master may become the leader: scheduler, dispatcher, reconciler and retention."`
+	RunMissedAfter task.Duration `yaml:"runMissedAfter" min:"1s" doc:"A due time found later than this is recorded as missed instead of started."`
+}
+
+// Server is the shared server.
+type Server struct {
+	HTTP string `yaml:"http" check:"optional-address" doc:"host:port of the shared HTTP server; empty turns it off."`
+}
+
+// Worker is a worker process.
+type Worker struct {
+	Queues       []string      `yaml:"queues" check:"queues" doc:"Queues that the worker serves; * serves all."`
+	Slots        int           `yaml:"slots" min:"1" max:"10000" doc:"Runs that the worker executes at once."`
+	MaxMemory    Size          `yaml:"maxMemory" doc:"Resident memory at which a master drains and replaces the worker; 0 turns it off."`
+	TTL          task.Duration `yaml:"ttl" doc:"Age at which a master drains and replaces the worker; 0s turns it off."`
+	DrainTimeout task.Duration `yaml:"drainTimeout" doc:"How long a stopping worker lets its runs finish before it gives them back."`
+	LogLimit     Size          `yaml:"logLimit" min:"1KiB" max:"64MiB" doc:"Bytes of log kept of one run; what exceeds them is counted, not kept."`
+}
+
+// Script limits one call of package code.
+type Script struct {
+	Timeout    task.Duration `yaml:"timeout" min:"1ms" doc:"Wall time of one call."`
+	MaxOutput  Size          `yaml:"maxOutput" min:"1KiB" max:"64MiB" doc:"Bytes of JSON that one call may return."`
+	HeapLimit  Size          `yaml:"heapLimit" min:"16MiB" doc:"Heap growth at which the calls in a worker are stopped as out of memory."`
+	StackDepth int           `yaml:"stackDepth" min:"16" max:"100000" doc:"Nested function calls."`
+}
+
+// Packages is the package store.
+type Packages struct {
+	MaxSize   Size `yaml:"maxSize" min:"1KiB" max:"1GiB" doc:"Bytes of all files of one package version."`
+	CacheSize Size `yaml:"cacheSize" min:"1MiB" doc:"Bytes of package code that a worker keeps in memory."`
+}
+
+// Retention says how long ended runs are kept.
+type Retention struct {
+	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped."`
+	Logs task.Duration `yaml:"logs" min:"1h" doc:"Age at which the logs of runs are dropped."`
+}
+
+// Log is the log of a process.
+type Log struct {
+	Level  string `yaml:"level" enum:"debug info warn error" doc:"The least important lines that are written."`
+	Format string `yaml:"format" enum:"auto text json" doc:"auto writes text on a terminal and JSON elsewhere."`
+}
+
+// Default returns the configuration of a process that is told nothing.
+func Default() Config {
+	return Config{
+		Cluster:   Cluster{Name: "catena"},
+		Postgres:  Postgres{MaxConns: 16},
+		Redis:     Redis{Sentinel: Sentinel{Addresses: []string{}}},
+		Master:    Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute)},
+		Server:    Server{HTTP: "127.0.0.1:20080"},
+		Worker:    Worker{Queues: []string{"*"}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
+		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
+		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
+		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour)},
+		Log:       Log{Level: "info", Format: "auto"},
+	}
+}

@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/catena-run/catena/api"
+	"github.com/catena-run/catena/auth"
+	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/migrations"
+	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
+)
+
+// adminHandler builds the admin API with its probes and metrics. stop ends what
+// runs behind it.
+func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(), err error) {
+	authenticator, err := auth.New(tokens{m.store}, auth.Config{})
+	if err != nil {
+		return nil, nil, err
+	}
+	poller := api.NewPoller(m.store, api.PollerConfig{})
+	probes := healthcheck.NewProbes(2 * time.Second)
+	probes.AddReady("postgres", m.store.Ping)
+	probes.AddReady("redis", func(ctx context.Context) error { _, err := m.queue.Check(ctx); return err })
+	registry := telemetry.NewRegistry(o.Version)
+	registry.MustRegister(newGauges(m))
+	handler, err = api.New(api.Deps{
+		Tasks: m.store, Runs: m.store, Records: m.store, Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
+		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor,
+		Live: probes.Live(), Ready: probes.Ready(),
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
+	}, api.Config{Version: o.Version})
+	if err != nil {
+		return nil, nil, err
+	}
+	return handler, poller.Close, nil
+}
+
+// tolerableSkew is how far a master's clock may be from the database's.
+const tolerableSkew = 2 * time.Second
+
+// doctor looks at everything that a working cluster needs.
+func (m *masterNode) doctor(ctx context.Context) []api.Check {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	checks := []api.Check{m.checkPostgres(ctx)}
+	if !checks[0].OK {
+		return append(checks, m.checkRedis(ctx))
+	}
+	return append(checks, m.checkSchema(ctx), m.checkPartitions(ctx), m.checkClock(ctx), m.checkRedis(ctx), m.checkLeader(ctx), m.checkWorkers(ctx))
+}
+
+func finding(name string, err error, format string, args ...any) api.Check {
+	if err == nil {
+		return api.Check{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)}
+	}
+	c := api.Check{Name: name, Detail: err.Error()}
+	if e, ok := err.(*task.Error); ok {
+		c.Detail, c.Remedy = e.Message, e.Remedy
+	}
+	return c
+}
+
+func (m *masterNode) checkPostgres(ctx context.Context) api.Check {
+	began := time.Now()
+	var version string
+	err := m.store.Pool().QueryRow(ctx, `SHOW server_version`).Scan(&version)
+	if err != nil {
+		err = task.Errorf(task.CodeUnavailable, "postgres does not answer: %w", err).Fix("check that it runs and postgres.url is right")
+	}
+	return finding("postgres", err, "version %s, answered in %v", version, time.Since(began).Round(10*time.Microsecond))
+}
+
+func (m *masterNode) checkSchema(ctx context.Context) api.Check {
+	return finding("schema", migrations.Check(ctx, m.store.Pool()), "version %d", migrations.Version())
+}
+
+func (m *masterNode) checkPartitions(ctx context.Context) api.Check {
+	return finding("partitions", m.store.CheckPartitions(ctx), "today's and tomorrow's are there")
+}
+
+func (m *masterNode) checkClock(ctx context.Context) api.Check {
+	before := time.Now()
+	now, err := m.store.Now(ctx)
+	after := time.Now()
+	skew := now.Sub(before.Add(after.Sub(before) / 2))
+	if err == nil && skew.Abs() > tolerableSkew {
+		err = task.Errorf(task.CodeInternal, "the database's clock is %v from this master's", skew.Round(time.Millisecond)).
+			Fix("synchronise the clocks; due times follow the database's")
+	}
+	return finding("clock", err, "%v from the database's", skew.Round(10*time.Microsecond))
+}
+
+func (m *masterNode) checkRedis(ctx context.Context) api.Check {
+	info, err := m.queue.Check(ctx)
+	if err == nil && info.Problem() != "" {
+		err = task.Errorf(task.CodeInvalid, "%s", info.Problem())
+	}
+	return finding("redis", err, "version %s at %s, %s, answered in %v", info.Version, info.Addr, info.MaxMemoryPolicy, info.Latency.Round(10*time.Microsecond))
+}
+
+func (m *masterNode) checkLeader(ctx context.Context) api.Check {
+	lease, err := m.store.Leader(ctx)
+	if err == nil {
+		now, clockErr := m.store.Now(ctx)
+		if clockErr == nil && lease.ExpiresAt.Before(now) {
+			err = task.Errorf(task.CodeUnavailable, "nobody leads: the lease of %s ended at %s", lease.Holder, lease.ExpiresAt.Format(time.RFC3339)).
+				Fix("check the masters' logs; at least one needs master.leader: true")
+		}
+	}
+	return finding("leader", err, "%s, term %d since %s", lease.Holder, lease.Term, lease.ElectedAt.Format(time.RFC3339))
+}
+
+func (m *masterNode) checkWorkers(ctx context.Context) api.Check {
+	workers, err := m.store.Workers(ctx, false)
+	if err == nil && len(workers) == 0 {
+		err = task.Errorf(task.CodeUnavailable, "no worker is alive").Fix("start one with `catena worker --config FILE`, or set master.workers")
+	}
+	return finding("workers", err, "%d alive", len(workers))
+}

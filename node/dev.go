@@ -1,0 +1,228 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/devservers"
+	"github.com/catena-run/catena/lifecycle"
+	"github.com/catena-run/catena/migrations"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// DevFileName is the file in the data folder by which commands find a running dev.
+const DevFileName = "dev.json"
+
+// DevFile is its content, mode 0600.
+type DevFile struct {
+	Admin string `json:"admin"`
+	HTTP  string `json:"http"`
+	Token string `json:"token"`
+	PID   int    `json:"pid"`
+}
+
+// DevOptions of a developer's cluster.
+type DevOptions struct {
+	Options
+	Data     string // folder of the private servers
+	Examples string // folder with packages/ and tasks/ to load; "": none
+	JSON     bool   // the ready line is JSON
+}
+
+// devToken names the tokens that dev makes for itself.
+const devToken = "catena dev"
+
+// RunDev runs a master with its workers on this machine, on private servers
+// unless the configuration names others, until ctx ends.
+func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
+	log := newLog(cfg, o.Err)
+	d := &dev{cfg: cfg, o: o, log: log, open: lifecycle.NewGroup(lifecycle.GroupConfig{})}
+	defer d.close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if err := d.startServers(ctx, stop); err != nil {
+		return err
+	}
+	token, err := d.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := newMaster(ctx, d.cfg, o.Options, log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	ended := make(chan error, 1)
+	go func() { ended <- m.run(ctx, o.Options) }()
+	if err := d.announce(ctx, m, token); err != nil {
+		stop(err)
+		return errors.Join(err, <-ended)
+	}
+	err = <-ended
+	_ = os.Remove(filepath.Join(o.Data, DevFileName)) // a file that stays names a dead process
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+type dev struct {
+	cfg  configs.Config
+	o    DevOptions
+	log  *logrus.Logger
+	open *lifecycle.Group
+}
+
+func (d *dev) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	if err := d.open.Close(ctx); err != nil {
+		d.log.WithError(err).Warn("the private servers did not stop in order")
+	}
+}
+
+// startServers starts what the configuration does not name. fail ends the
+// whole dev when a private server dies.
+func (d *dev) startServers(ctx context.Context, fail context.CancelCauseFunc) error {
+	if err := os.MkdirAll(d.o.Data, 0o755); err != nil {
+		return task.Errorf(task.CodeInvalid, "cannot use the data folder: %w", err).At("--data")
+	}
+	if d.cfg.Postgres.URL == "" {
+		p, err := devservers.StartPostgres(ctx, devservers.PostgresConfig{DataDir: filepath.Join(d.o.Data, "postgres"), Log: d.log})
+		if err != nil {
+			return err
+		}
+		d.cfg.Postgres.URL = p.URL
+		if err := d.keep(ctx, "postgres", p.Done(), p.Stop, fail); err != nil {
+			return err
+		}
+	}
+	if d.cfg.Redis.URL == "" && d.cfg.Redis.Sentinel.Master == "" {
+		r, err := devservers.StartRedis(ctx, devservers.RedisConfig{DataDir: filepath.Join(d.o.Data, "redis"), Log: d.log})
+		if err != nil {
+			return err
+		}
+		d.cfg.Redis.URL = r.URL
+		return d.keep(ctx, "redis", r.Done(), r.Stop, fail)
+	}
+	return nil
+}
+
+// keep stops a private server at the end and ends dev when the server dies first.
+func (d *dev) keep(ctx context.Context, name string, done <-chan struct{}, stop func(context.Context) error, fail context.CancelCauseFunc) error {
+	watch := lifecycle.NewService("watch "+name, func(ctx context.Context) error {
+		select {
+		case <-done:
+			fail(task.Errorf(task.CodeUnavailable, "the private %s died", name).Fix("start dev again; its data are kept"))
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	if err := d.open.Add(name, stop); err != nil {
+		return err
+	}
+	return d.open.Start(context.WithoutCancel(ctx), "watch "+name, watch)
+}
+
+// prepare brings the schema up and makes this dev's token; those of earlier
+// ones are revoked.
+func (d *dev) prepare(ctx context.Context) (token string, err error) {
+	s, err := store.Open(ctx, store.Config{URL: d.cfg.Postgres.URL, MaxConns: 2})
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	if err := migrations.Up(ctx, s.Pool(), d.log); err != nil {
+		return "", err
+	}
+	old, err := s.Tokens(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, t := range old {
+		if t.Name == devToken && t.RevokedAt == nil {
+			if err := s.RevokeToken(ctx, t.ID); err != nil {
+				return "", err
+			}
+		}
+	}
+	return createToken(ctx, s, "admin", devToken, 0)
+}
+
+// announce loads the examples, waits for the workers and prints the ready line.
+func (d *dev) announce(ctx context.Context, m *masterNode, token string) error {
+	file := DevFile{Admin: "http://" + m.admin.Addr().String(), Token: token, PID: os.Getpid()}
+	if m.http != "" {
+		file.HTTP = "http://" + m.http
+	}
+	if d.o.Examples != "" {
+		c, err := client.New(client.Config{Server: file.Admin, Token: token})
+		if err != nil {
+			return err
+		}
+		if err := loadExamples(ctx, c, d.o.Examples); err != nil {
+			return err
+		}
+	}
+	if err := waitForWorkers(ctx, m.store, d.cfg.Master.Workers); err != nil {
+		return err
+	}
+	text, err := json.Marshal(file)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.o.Data, DevFileName), text, 0o600); err != nil {
+		return err
+	}
+	return d.ready(file)
+}
+
+func (d *dev) ready(file DevFile) error {
+	if d.o.JSON {
+		line, err := json.Marshal(map[string]any{"ready": true, "admin": file.Admin, "http": file.HTTP, "token": file.Token})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(d.o.Out, string(line))
+		return err
+	}
+	_, err := fmt.Fprintf(d.o.Out, `
+Catena is ready.
+  admin API      %s
+  shared server  %s/status
+  token          in %s
+
+In another terminal, in this folder:  catena task list
+Ctrl-C stops everything; the data stay in %s.
+`, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), d.o.Data)
+	return err
+}
+
+// workersPatience is how long the workers may take to register.
+const workersPatience = 30 * time.Second
+
+func waitForWorkers(ctx context.Context, s *store.Store, want int) error {
+	ctx, cancel := context.WithTimeout(ctx, workersPatience)
+	defer cancel()
+	for {
+		workers, err := s.Workers(ctx, false)
+		if err == nil && len(workers) >= want {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return task.Errorf(task.CodeTimeout, "the workers did not register in %v", workersPatience).Fix("read the log above for the reason")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// gauges are the figures of the cluster that a master tells at /metrics. They
+// are read from the narrow tables when asked for.
+type gauges struct {
+	m                                      *masterNode
+	leads, workers, running, ready, parcel *prometheus.Desc
+}
+
+func newGauges(m *masterNode) *gauges {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &gauges{
+		m:       m,
+		leads:   desc("catena_leader", "1 when this master leads the cluster."),
+		workers: desc("catena_workers", "Live workers by state.", "state"),
+		running: desc("catena_runs_running", "Runs that the live workers execute, by their last heartbeats."),
+		ready:   desc("catena_runs_ready", "Runs that wait for dispatch, by lane and what holds them.", "lane", "hold"),
+		parcel:  desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
+	}
+}
+
+// Describe tells the figures' names.
+func (g *gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel} {
+		out <- d
+	}
+}
+
+// Collect reads them. What cannot be read is left out.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	leads := 0.0
+	if g.m.master.Leads() {
+		leads = 1
+	}
+	gauge(g.leads, leads)
+	figures, err := g.m.store.Figures(ctx)
+	if err != nil {
+		return
+	}
+	running := 0
+	for state, w := range figures.Workers {
+		gauge(g.workers, float64(w.Count), string(state))
+		running += w.Running
+	}
+	gauge(g.running, float64(running))
+	for _, r := range figures.Ready {
+		gauge(g.ready, float64(r.Count), r.Lane, r.State)
+	}
+	for _, p := range figures.Parcels {
+		gauge(g.parcel, float64(p.Count), p.Lane, p.State)
+	}
+}

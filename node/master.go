@@ -1,0 +1,209 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/master"
+	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/task"
+)
+
+// hangAfter is how long a supervised worker may give no sign of life, of which
+// it gives one each second.
+const hangAfter = 5 * time.Second
+
+// masterNode is a running master.
+type masterNode struct {
+	*base
+	master *master.Master
+	admin  net.Listener
+	shared *os.File // the shared listener; nil when it is off
+	http   string   // its address
+}
+
+// RunMaster runs a master until ctx ends and its workers have drained.
+func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
+	log := newLog(cfg, o.Err)
+	m, err := newMaster(ctx, cfg, o, log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	log.WithFields(logrus.Fields{"admin": m.admin.Addr().String(), "http": m.http, "workers": cfg.Master.Workers}).Info("master is up")
+	return m.run(ctx, o)
+}
+
+// newMaster binds the addresses first, so that a taken one is told before
+// anything else happens, and connects the parts.
+func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.Logger) (m *masterNode, err error) {
+	b, err := openBase(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	m = &masterNode{base: b}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	if err := b.store.EnsurePartitions(ctx); err != nil {
+		return nil, err
+	}
+	if m.admin, err = bind(cfg.Master.Admin, "master.admin"); err != nil {
+		return nil, err
+	}
+	if err := b.open.Add("admin listener", func(context.Context) error { return ignoreClosed(m.admin.Close()) }); err != nil {
+		return nil, err
+	}
+	if err := m.bindShared(cfg.Server.HTTP); err != nil {
+		return nil, err
+	}
+	m.warnAboutRedis(ctx)
+	host, _ := os.Hostname()
+	name := fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
+	m.master = master.New(master.Config{
+		Name: name, Lead: cfg.Master.Leader,
+		Retention: master.Retention{Runs: time.Duration(cfg.Retention.Runs), Logs: time.Duration(cfg.Retention.Logs)},
+		Supervision: master.Supervision{
+			Workers: cfg.Master.Workers, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
+			Policy:  policy(cfg),
+			Command: func(int) *exec.Cmd { return m.workerCommand(name, o) },
+		},
+	}, master.Deps{
+		Store: b.store, Queue: b.queue, Dispatch: b.dispatch, Log: log,
+		Scheduler: scheduler.New(scheduler.Config{MissedAfter: time.Duration(cfg.Master.RunMissedAfter)}, b.store, b.dispatch, log),
+	})
+	return m, nil
+}
+
+func policy(cfg configs.Config) healthcheck.Policy {
+	ttl := time.Duration(cfg.Worker.TTL)
+	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), TTL: ttl, Jitter: ttl / 10, HangAfter: hangAfter}
+}
+
+func bind(address, key string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, task.Errorf(task.CodeUnavailable, "address %s is in use", address).At(key).
+			Fix("stop the other process (`ss -ltnp` names it) or choose another address")
+	}
+	if err != nil {
+		return nil, task.Errorf(task.CodeInvalid, "cannot listen: %w", err).At(key)
+	}
+	return listener, nil
+}
+
+// bindShared binds the shared listener and keeps it as a file: the workers
+// accept from it, the master does not.
+func (m *masterNode) bindShared(address string) error {
+	if address == "" {
+		return nil
+	}
+	listener, err := bind(address, "server.http")
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	m.http = listener.Addr().String()
+	if m.shared, err = listener.(*net.TCPListener).File(); err != nil {
+		return fmt.Errorf("share the listener: %w", err)
+	}
+	return m.open.Add("shared listener", func(context.Context) error { return m.shared.Close() })
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (m *masterNode) warnAboutRedis(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	info, err := m.queue.Check(ctx)
+	if err != nil {
+		m.log.WithError(err).Warn("the queue cannot be reached: runs are accepted and wait until it can")
+		return
+	}
+	if problem := info.Problem(); problem != "" {
+		m.log.Warn("redis: " + problem)
+	}
+}
+
+// workerCommand starts this same binary as a worker. Its configuration goes
+// through its standard input, so that secrets are in no argument and no file.
+func (m *masterNode) workerCommand(name string, o Options) *exec.Cmd {
+	binary, err := os.Executable()
+	if err != nil {
+		m.log.WithError(err).Error("cannot find this program to start workers with")
+	}
+	args := []string{"worker", "--supervised-by", name}
+	if m.shared != nil {
+		args = append(args, "--shared-listener")
+	}
+	cmd := exec.Command(binary, args...)
+	text, err := m.cfg.YAML()
+	if err != nil {
+		m.log.WithError(err).Error("cannot write the workers' configuration")
+	}
+	cmd.Stdin = bytes.NewReader(text)
+	cmd.Stdout, cmd.Stderr = o.Err, o.Err
+	cmd.Env = withoutSettings(os.Environ())
+	if m.shared != nil {
+		cmd.ExtraFiles = []*os.File{m.shared}
+	}
+	// Its own group: a Ctrl-C reaches the master, which drains its workers.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// withoutSettings drops the variables that are settings: they are in the
+// configuration that the worker is given.
+func withoutSettings(environ []string) []string {
+	kept := environ[:0:0]
+	for _, v := range environ {
+		if !bytes.HasPrefix([]byte(v), []byte(configs.EnvPrefix)) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+func (m *masterNode) run(ctx context.Context, o Options) error {
+	handler, stopAPI, err := m.adminHandler(o)
+	if err != nil {
+		return err
+	}
+	defer stopAPI()
+	admin := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := admin.Serve(m.admin); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			m.log.WithError(err).Error("the admin API ended")
+		}
+	})
+	err = m.master.Run(ctx)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := admin.Shutdown(closing); err != nil {
+		_ = admin.Close()
+	}
+	serving.Wait()
+	return err
+}

@@ -1,0 +1,175 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/master"
+	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/script"
+	"github.com/catena-run/catena/server"
+	"github.com/catena-run/catena/worker"
+)
+
+// listenerFD is the descriptor of the shared HTTP listener in a supervised worker.
+const listenerFD = master.ReportFD + 1
+
+// WorkerOptions of a worker process.
+type WorkerOptions struct {
+	Options
+	Supervised bool   // a master started it: it reports on master.ReportFD
+	Master     string // who that is
+	Listener   bool   // the shared listener is on the descriptor after that
+}
+
+// RunWorker runs a worker until ctx ends and it has drained.
+func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
+	log := newLog(cfg, o.Err)
+	b, err := openBase(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	reports := newReporter(o.Supervised, stop)
+	defer reports.close()
+
+	engine := script.New(script.Config{
+		Timeout: time.Duration(cfg.Script.Timeout), StackDepth: cfg.Script.StackDepth,
+		MaxOutput: int(cfg.Script.MaxOutput), HeapLimit: int64(cfg.Script.HeapLimit),
+	}, log)
+	defer engine.Close()
+	memory := newMemory(ctx)
+	w, err := worker.New(worker.Config{
+		Queues: cfg.Worker.Queues, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
+		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
+	}, worker.Deps{
+		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
+		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
+		Session: func(epoch int64, id string) { reports.send(master.Report{Epoch: epoch, ID: id}) },
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := sharedListener(o.Listener)
+	if err != nil {
+		return err
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { reports.alive(ctx) })
+	if listener != nil {
+		serving.Go(func() { serve(ctx, listener, o.Version, log) })
+	}
+	err = w.Run(ctx)
+	stop()
+	serving.Wait()
+	return err
+}
+
+func serve(ctx context.Context, listener net.Listener, version string, log *logrus.Logger) {
+	if err := server.New(version, log).Serve(ctx, listener); err != nil {
+		log.WithError(err).Error("the shared server ended")
+	}
+}
+
+// sharedListener takes over the listener that the master bound.
+func sharedListener(there bool) (net.Listener, error) {
+	if !there {
+		return nil, nil
+	}
+	file := os.NewFile(listenerFD, "shared listener")
+	defer file.Close()
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("take over the shared listener: %w", err)
+	}
+	return listener, nil
+}
+
+// memory measures this process at most once a second.
+type memory struct {
+	ctx   context.Context
+	meter *healthcheck.Meter
+
+	mu   sync.Mutex
+	last int64
+	at   time.Time
+}
+
+func newMemory(ctx context.Context) *memory {
+	meter, _ := healthcheck.NewSelfMeter(ctx, "") // without it the figure is 0
+	return &memory{ctx: ctx, meter: meter}
+}
+
+func (m *memory) rss() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.meter == nil || time.Since(m.at) < 900*time.Millisecond {
+		return m.last
+	}
+	if f, err := m.meter.Read(context.WithoutCancel(m.ctx)); err == nil {
+		m.last, m.at = int64(f.RSS), time.Now()
+	}
+	return m.last
+}
+
+// reporter tells the supervising master of sessions and heartbeats. When the
+// master is gone it stops the worker.
+type reporter struct {
+	mu   sync.Mutex
+	file *os.File
+	gone context.CancelFunc
+}
+
+func newReporter(supervised bool, gone context.CancelFunc) *reporter {
+	r := &reporter{gone: gone}
+	if supervised {
+		r.file = os.NewFile(master.ReportFD, "reports")
+	}
+	return r
+}
+
+func (r *reporter) send(report master.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		return
+	}
+	if err := json.NewEncoder(r.file).Encode(report); err != nil {
+		r.gone()
+	}
+}
+
+// alive gives a sign of life each second, whatever the database does: only a
+// process that is stuck or stopped as a whole falls silent.
+func (r *reporter) alive(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			r.send(master.Report{Alive: true})
+		}
+	}
+}
+
+func (r *reporter) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file != nil {
+		_ = r.file.Close() // only this process's end
+		r.file = nil
+	}
+}
