@@ -1,0 +1,133 @@
+// Command bench measures Catena beside its peers, on the servers that
+// CATENA_TEST_POSTGRES_URL and CATENA_TEST_REDIS_URL name, and prints tables.
+// `make bench` starts such servers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/catena-run/catena/bench"
+	"github.com/catena-run/catena/bench/peers"
+)
+
+type options struct {
+	runs, samples, rounds int
+	only                  string
+}
+
+// row is what was measured of one subject.
+type row struct {
+	name                string
+	throughput, backlog []float64
+	p50, p99            time.Duration
+	failure             error
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.runs, "runs", 30000, "no-op runs in a measurement of throughput")
+	flag.IntVar(&o.samples, "samples", 60, "triggers in a measurement of latency")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds of throughput; the median counts")
+	flag.StringVar(&o.only, "only", "", "measure only subjects whose name contains this")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Stdout, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out io.Writer, o options) error {
+	servers := bench.Servers{PostgresURL: os.Getenv("CATENA_TEST_POSTGRES_URL"), RedisURL: os.Getenv("CATENA_TEST_REDIS_URL")}
+	if servers.PostgresURL == "" || servers.RedisURL == "" {
+		return errors.New("CATENA_TEST_POSTGRES_URL and CATENA_TEST_REDIS_URL are not set; run `make bench`")
+	}
+	durability, err := peers.MakeDurable(ctx, servers.PostgresURL)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s, %d cores, %s; %s\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly), durability)
+	rows := measure(ctx, out, subjects(servers), o)
+	fmt.Fprintln(out)
+	if err := printRows(out, rows); err != nil {
+		return err
+	}
+	var failures []error
+	for _, r := range rows {
+		if r.failure != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", r.name, r.failure))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// subjects lists what is measured, Catena first.
+func subjects(servers bench.Servers) []bench.Subject {
+	return peers.All(servers)
+}
+
+// measure takes the subjects in turn within each round, so that a noisy moment
+// of the machine does not fall on one of them alone.
+func measure(ctx context.Context, out io.Writer, all []bench.Subject, o options) []*row {
+	var rows []*row
+	var chosen []bench.Subject
+	for _, s := range all {
+		if strings.Contains(s.Name(), o.only) {
+			chosen = append(chosen, s)
+			rows = append(rows, &row{name: s.Name()})
+		}
+	}
+	for round := range o.rounds {
+		for i, s := range chosen {
+			fmt.Fprintf(out, "round %d: %s\n", round+1, s.Name())
+			rows[i].failure = errors.Join(rows[i].failure, throughput(ctx, s, rows[i], o.runs))
+		}
+	}
+	for i, s := range chosen {
+		fmt.Fprintf(out, "latency: %s\n", s.Name())
+		var err error
+		rows[i].p50, rows[i].p99, err = s.Latency(ctx, o.samples)
+		rows[i].failure = errors.Join(rows[i].failure, err)
+	}
+	return rows
+}
+
+func throughput(ctx context.Context, s bench.Subject, r *row, runs int) error {
+	figure, err := s.Throughput(ctx, runs)
+	if err != nil {
+		return err
+	}
+	r.throughput = append(r.throughput, figure)
+	b, ok := s.(bench.Backlogger)
+	if !ok {
+		return nil
+	}
+	figure, err = b.Backlog(ctx, runs)
+	if err != nil {
+		return err
+	}
+	r.backlog = append(r.backlog, figure)
+	return nil
+}
+
+func printRows(out io.Writer, rows []*row) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "no-op runs\truns/s, accept to end\truns/s of a backlog\tidle start p50\tp99\t")
+	for _, r := range rows {
+		fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%s\t%s\t\n", r.name, bench.Median(r.throughput), bench.Median(r.backlog),
+			r.p50.Round(10*time.Microsecond), r.p99.Round(10*time.Microsecond))
+	}
+	return table.Flush()
+}

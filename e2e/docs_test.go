@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/chain"
+	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/scheduler"
+)
+
+// TestDocsChains parses every YAML block of the page on chains.
+func TestDocsChains(t *testing.T) {
+	t.Parallel()
+	blocks := yamlBlocks(t, "../docs/chains.md")
+	require.Greater(t, len(blocks), 10)
+	for i, block := range blocks {
+		_, err := chain.Parse(fmt.Sprintf("docs/chains.md, block %d", i+1), []byte(strings.TrimPrefix(block, "chain:\n")))
+		require.NoError(t, err, block)
+	}
+}
+
+func yamlBlocks(t *testing.T, page string) []string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	var blocks []string
+	for _, rest := range strings.Split(string(text), "```yaml\n")[1:] {
+		block, _, closed := strings.Cut(rest, "```")
+		require.True(t, closed, "a block of %s is not closed", page)
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
+// TestDocsLinks follows every relative link of the pages.
+func TestDocsLinks(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../*.md")
+	require.NoError(t, err)
+	for _, folder := range []string{"../docs", "../examples", "../deploy"} {
+		require.NoError(t, filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".md") {
+				pages = append(pages, path)
+			}
+			return err
+		}))
+	}
+	require.Greater(t, len(pages), 15)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, rest := range strings.Split(string(text), "](")[1:] {
+			target, _, _ := strings.Cut(rest, ")")
+			target, _, _ = strings.Cut(target, "#")
+			if target == "" || strings.Contains(target, "://") {
+				continue
+			}
+			require.FileExists(t, existing(filepath.Join(filepath.Dir(page), target)), "%s links to %s", page, target)
+		}
+	}
+}
+
+// existing lets a link name a folder.
+func existing(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return "docs_test.go"
+	}
+	return path
+}
+
+// TestExamples checks the example tasks against the example packages: each
+// call must name an export, each schedule must fire.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	exports := exampleExports(t)
+	files, err := filepath.Glob("../examples/tasks/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	scheduled := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		tasks, err := chain.ParseTasks(file, text)
+		require.NoError(t, err)
+		for _, one := range tasks {
+			document, err := chain.Parse(file, one.Definition.Chain)
+			require.NoError(t, err)
+			require.NotEmpty(t, document.Calls())
+			for _, call := range document.Calls() {
+				require.True(t, exports[call.String()], "%s calls %s, which no example exports", one.Definition.Name, call)
+			}
+			for _, schedule := range one.Definition.Schedule {
+				require.NoError(t, scheduler.Validate(schedule))
+				scheduled++
+			}
+		}
+	}
+	require.Equal(t, 4, scheduled)
+}
+
+func exampleExports(t *testing.T) map[string]bool {
+	t.Helper()
+	folders, err := filepath.Glob("../examples/packages/*")
+	require.NoError(t, err)
+	exports := map[string]bool{}
+	for _, folder := range folders {
+		content, err := pkgstore.ReadDir(folder, pkgstore.Limits{})
+		require.NoError(t, err)
+		manifest, err := content.Manifest()
+		require.NoError(t, err)
+		for _, export := range manifest.Exports {
+			exports[manifest.Name+":"+export] = true
+		}
+	}
+	return exports
+}
