@@ -33,6 +33,10 @@ help: ## list the targets
 servers: ## install postgres and redis-server where apt can
 	@.ci/servers
 
+.PHONY: browser
+browser: ## install chromium where apt can, for the test of the dashboard
+	@.ci/browser
+
 .PHONY: dev
 dev: servers build ## start everything on this machine, with the examples
 	exec $(BIN) dev --examples examples
@@ -43,7 +47,7 @@ build: ## build bin/catena
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/catena
 
 .PHONY: test
-test: servers ## all tests against real servers, with the race detector
+test: servers browser ## all tests against real servers, with the race detector
 	CGO_ENABLED=1 $(WITH_SERVERS) $(GO) test -race -count=1 -timeout $(TIMEOUT) $(PKGS)
 
 .PHONY: faults
@@ -62,8 +66,12 @@ bench: servers build ## Catena beside its peers, in one run
 generate: ## write the generated files again
 	$(GO) generate $(PKGS)
 
+.PHONY: dashboard
+dashboard: ## build dashboard/dist from dashboard/web (needs Node 20.19 or newer)
+	cd dashboard/web && npm ci --no-audit --no-fund && npm run build
+
 .PHONY: check
-check: check-format check-lint check-layers check-generated check-cross check-bench check-vulnerabilities ## everything that finds a defect without running the product
+check: check-format check-lint check-layers check-generated check-dashboard check-cross check-bench check-vulnerabilities ## everything that finds a defect without running the product
 
 .PHONY: check-format
 check-format:
@@ -85,6 +93,10 @@ check-generated:
 	before=$$(sum); $(GO) generate $(PKGS); after=$$(sum); \
 	if [ "$$before" != "$$after" ]; then echo "generated files were out of date; commit what changed:"; \
 	diff <(echo "$$before") <(echo "$$after") | awk '/^>/{print "  " $$3}'; exit 1; fi; echo "generated files: up to date"
+
+.PHONY: check-dashboard
+check-dashboard:
+	@.ci/check-dashboard
 
 .PHONY: check-cross
 check-cross:

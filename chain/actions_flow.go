@@ -162,6 +162,8 @@ type fan struct {
 	at   int // branch of failure
 	bad  task.Outcome
 	err  error
+
+	fault any // a panic of a branch
 }
 
 func (f *fan) run(ctx context.Context) result {
@@ -173,9 +175,15 @@ func (f *fan) run(ctx context.Context) result {
 	} else {
 		var group sync.WaitGroup
 		for range min(f.limit, f.n) {
-			group.Go(func() { f.work(ctx, cancel) })
+			group.Go(func() {
+				defer f.caught(cancel)
+				f.work(ctx, cancel)
+			})
 		}
 		group.Wait()
+	}
+	if f.fault != nil {
+		panic(f.fault) // in the goroutine of the run, whose owner guards against it
 	}
 	switch {
 	case f.at < f.n:
@@ -184,6 +192,16 @@ func (f *fan) run(ctx context.Context) result {
 		return result{err: f.err}
 	}
 	return result{outcome: task.Succeed(joined(f.data)), yields: true}
+}
+
+// caught keeps a panic of one branch from ending the process.
+func (f *fan) caught(cancel context.CancelFunc) {
+	if fault := recover(); fault != nil {
+		cancel()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.stop, f.fault = true, fault
+	}
 }
 
 // work runs branches until none is left.

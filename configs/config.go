@@ -75,7 +75,7 @@ type Script struct {
 	Timeout    task.Duration `yaml:"timeout" min:"1ms" doc:"Wall time of one call."`
 	MaxOutput  Size          `yaml:"maxOutput" min:"1KiB" max:"64MiB" doc:"Bytes of JSON that one call may return."`
 	HeapLimit  Size          `yaml:"heapLimit" min:"16MiB" doc:"Heap growth at which the calls in a worker are stopped as out of memory."`
-	StackDepth int           `yaml:"stackDepth" min:"16" max:"100000" doc:"Nested function calls."`
+	StackDepth int           `yaml:"stackDepth" min:"16" max:"10000" doc:"Nested function calls."`
 }
 
 // Packages is the package store.

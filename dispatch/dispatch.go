@@ -10,9 +10,12 @@ package dispatch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
@@ -108,6 +111,12 @@ func (r Request) validate() error {
 	if len(r.Key) > maxKey {
 		return task.Errorf(task.CodeInvalid, "the idempotency key has %d characters", len(r.Key)).At("key").Fix("use at most %d", maxKey)
 	}
+	if !utf8.ValidString(r.Key) || strings.ContainsRune(r.Key, 0) {
+		return task.Errorf(task.CodeInvalid, "the idempotency key %q is not text", r.Key).At("key").Fix("use valid UTF-8 without NUL")
+	}
+	if !task.ValidName(r.Task) {
+		return task.Errorf(task.CodeNotFound, "there is no task %q", r.Task).At("task").Fix("`catena task list` shows them")
+	}
 	if len(r.Params) == 0 {
 		return nil
 	}
@@ -129,37 +138,41 @@ func (d *Dispatcher) join(ctx context.Context, s *submission) error {
 		d.giveTurn()
 	}
 	d.mu.Unlock()
-	select {
-	case <-s.turn:
-		if group := d.nextGroup(); len(group) > 0 {
-			d.commit(context.WithoutCancel(ctx), group)
+	for {
+		select {
+		case <-s.turn:
+			parcels := d.commit(context.WithoutCancel(ctx), d.nextGroup())
+			// Perhaps to itself: the group may have been full before it got to s.
+			d.passTurn()
+			d.Enqueue(context.WithoutCancel(ctx), parcels) // a slow queue holds up no commit
+			continue
+		case <-s.done:
+		case <-ctx.Done():
 		}
-		d.passTurn()
-	case <-s.done:
-	case <-ctx.Done():
+		return d.leave(ctx, s)
 	}
-	return d.leave(ctx, s)
 }
 
-// leave waits for the submission's commit if it is in a group, withdraws it if
-// it is in none yet and ctx has ended, and passes on a turn that it did not use.
+// leave ends a submission: with the answer of its commit, or withdrawn when ctx
+// has ended before that. It passes on a turn that it did not use.
 func (d *Dispatcher) leave(ctx context.Context, s *submission) error {
+	err := error(task.Errorf(task.CodeCancelled, "submit runs: %w", context.Cause(ctx)))
 	select {
 	case <-s.done:
-	case <-ctx.Done():
+		err = s.err
+	default:
 		d.mu.Lock()
 		if i := slices.Index(d.waiting, s); i >= 0 {
 			d.waiting = slices.Delete(d.waiting, i, i+1)
 		}
 		d.mu.Unlock()
-		s = &submission{turn: s.turn, err: task.Errorf(task.CodeCancelled, "submit runs: %w", context.Cause(ctx))}
 	}
 	select {
 	case <-s.turn:
 		d.passTurn()
 	default:
 	}
-	return s.err
+	return err
 }
 
 // nextGroup takes waiting submissions up to maxGroup runs.
@@ -198,28 +211,51 @@ func (d *Dispatcher) giveTurn() {
 // commitPatience bounds one group commit, so that a dead database answers.
 const commitPatience = 15 * time.Second
 
-func (d *Dispatcher) commit(ctx context.Context, group []*submission) {
+// commit accepts the group and answers each submission. One that the store
+// refuses is answered with the reason and does not fail its neighbours.
+func (d *Dispatcher) commit(ctx context.Context, group []*submission) []store.Parcel {
 	ctx, cancel := context.WithTimeout(ctx, commitPatience)
 	defer cancel()
-	var all []store.NewRun
-	for _, s := range group {
-		all = append(all, s.runs...)
-	}
-	accepted, parcels, err := d.store.InsertRuns(ctx, all)
-	if err != nil && len(group) > 1 && !store.Unreachable(err) {
-		for _, s := range group { // one bad request must not fail its neighbours
-			d.commit(ctx, []*submission{s})
+	for len(group) > 0 {
+		var all []store.NewRun
+		for _, s := range group {
+			all = append(all, s.runs...)
 		}
-		return
+		accepted, parcels, err := d.store.InsertRuns(ctx, all)
+		var refused *store.RefusedRuns
+		if errors.As(err, &refused) {
+			group = answerRefused(group, refused)
+			continue
+		}
+		for _, s := range group {
+			s.err = err
+			if err == nil {
+				s.got, accepted = accepted[:len(s.runs)], accepted[len(s.runs):]
+			}
+			close(s.done)
+		}
+		return parcels
 	}
+	return nil
+}
+
+// answerRefused answers the submissions that hold refused runs and returns the others.
+func answerRefused(group []*submission, refused *store.RefusedRuns) (others []*submission) {
+	first := 0
 	for _, s := range group {
-		s.err = err
-		if err == nil {
-			s.got, accepted = accepted[:len(s.runs)], accepted[len(s.runs):]
+		for i := range s.runs {
+			if s.err == nil {
+				s.err = refused.Reasons[first+i]
+			}
+		}
+		first += len(s.runs)
+		if s.err == nil {
+			others = append(others, s)
+			continue
 		}
 		close(s.done)
 	}
-	d.Enqueue(ctx, parcels)
+	return others
 }
 
 // Enqueue tells the queue of committed parcels. A failure is logged and else
@@ -228,11 +264,15 @@ func (d *Dispatcher) Enqueue(ctx context.Context, parcels []store.Parcel) {
 	if len(parcels) == 0 {
 		return
 	}
-	items := make([]queue.Item, len(parcels))
-	for i, p := range parcels {
-		items[i] = queue.Item{Lane: p.Lane, Parcel: p.ID, DispatchNo: p.DispatchNo}
-	}
-	if err := d.queue.Enqueue(ctx, items); err != nil {
+	if err := d.queue.Enqueue(ctx, items(parcels)); err != nil {
 		d.log.WithError(err).Warn("parcels wait in Postgres until the queue answers")
 	}
+}
+
+func items(parcels []store.Parcel) []queue.Item {
+	list := make([]queue.Item, len(parcels))
+	for i, p := range parcels {
+		list[i] = queue.Item{Lane: p.Lane, Parcel: p.ID, DispatchNo: p.DispatchNo}
+	}
+	return list
 }

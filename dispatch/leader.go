@@ -15,7 +15,7 @@ func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err er
 		return false, err
 	}
 	if due {
-		if _, err := d.store.ReleaseHolds(ctx, term); err != nil {
+		if _, err := d.store.OpenDue(ctx, term); err != nil {
 			return false, err
 		}
 		open = true
@@ -31,16 +31,10 @@ func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err er
 // Reenqueue is the leader's watch over the outbox: it enqueues again what
 // nobody claimed for too long, and everything at once when the queue was emptied.
 func (d *Dispatcher) Reenqueue(ctx context.Context, term int64) error {
-	emptied, err := d.checkEpoch(ctx, term)
-	if err != nil {
+	if err := d.refillEmptied(ctx, term); err != nil {
 		return err
 	}
-	find := d.store.Stranded
-	if emptied {
-		d.log.Warn("the queue was emptied: enqueueing every unclaimed parcel again")
-		find = d.store.AllUnclaimed
-	}
-	parcels, err := find(ctx, term)
+	parcels, err := d.store.Stranded(ctx, term)
 	if err != nil {
 		return err
 	}
@@ -51,24 +45,38 @@ func (d *Dispatcher) Reenqueue(ctx context.Context, term int64) error {
 	return nil
 }
 
-// checkEpoch compares the value that Redis holds with the one in Postgres. It
-// records a new value in Postgres before it writes it to Redis, so that a crash
-// in between is seen as one more emptying, never as none.
-func (d *Dispatcher) checkEpoch(ctx context.Context, term int64) (emptied bool, err error) {
+// refillEmptied compares the value that Redis holds with the one in Postgres.
+// When Redis has another or none, every unclaimed parcel is enqueued again. A
+// new value is recorded in Postgres first and written to Redis last, so that a
+// failure or a crash in between is seen as one more emptying, never as none.
+func (d *Dispatcher) refillEmptied(ctx context.Context, term int64) error {
 	held, err := d.queue.Epoch(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	known, err := d.store.RedisEpoch(ctx)
-	if err != nil {
-		return false, err
+	if err != nil || held == known && known != "" {
+		return err
 	}
-	if held == known && known != "" {
-		return false, nil
-	}
+	d.log.Warn("the queue was emptied: enqueueing every unclaimed parcel again")
 	epoch := uuid.NewString()
 	if err := d.store.SetRedisEpoch(ctx, term, epoch); err != nil {
-		return false, err
+		return err
 	}
-	return true, d.queue.SetEpoch(ctx, epoch)
+	now, err := d.store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		parcels, err := d.store.AllUnclaimed(ctx, term, now)
+		if err != nil {
+			return err
+		}
+		if len(parcels) == 0 {
+			return d.queue.SetEpoch(ctx, epoch)
+		}
+		if err := d.queue.Enqueue(ctx, items(parcels)); err != nil {
+			return err
+		}
+	}
 }

@@ -105,7 +105,7 @@ func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err erro
 	for _, id := range lost {
 		l.log.WithField("worker", id).Warn("a worker fell silent: its runs are taken back")
 	}
-	revoked, err := l.store.Revoke(ctx, term)
+	revoked, more, err := l.store.Revoke(ctx, term)
 	if err != nil {
 		return false, err
 	}
@@ -117,7 +117,7 @@ func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err erro
 		}
 		log.Debug("a run was taken back from a lost worker")
 	}
-	return len(revoked) > 0, nil
+	return more, nil
 }
 
 func (l *leader) sweep(ctx context.Context, term int64) error {

@@ -36,7 +36,8 @@ type Supervision struct {
 	Workers      int
 	Policy       healthcheck.Policy
 	CheckEvery   time.Duration // default 1s
-	DrainTimeout time.Duration // a planned restart kills after this and a few seconds; default 30s
+	DrainTimeout time.Duration // for running work at a planned restart; default 30s
+	KillAfter    time.Duration // beyond DrainTimeout, for the last commits; default 20s
 	// Command makes the command of a worker process. The supervisor adds the
 	// report pipe as descriptor ReportFD.
 	Command func(slot int) *exec.Cmd
@@ -46,7 +47,6 @@ const (
 	restartAfter = 50 * time.Millisecond // the first restart; each further quick death doubles the wait
 	restartMost  = 10 * time.Second
 	steadyAfter  = 10 * time.Second // a worker that lived so long was no quick death
-	killPatience = 5 * time.Second  // beyond DrainTimeout
 )
 
 // supervisor keeps the master's local workers running.
@@ -64,6 +64,9 @@ func (s *supervisor) run(ctx context.Context) {
 	}
 	if s.cfg.DrainTimeout == 0 {
 		s.cfg.DrainTimeout = 30 * time.Second
+	}
+	if s.cfg.KillAfter == 0 {
+		s.cfg.KillAfter = 20 * time.Second
 	}
 	var slots sync.WaitGroup
 	for slot := range s.cfg.Workers {
@@ -205,7 +208,7 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 
 // drain asks the worker to finish, and kills it when that takes too long.
 func (p *process) drain() {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout+killPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout+p.cfg.KillAfter)
 	defer cancel()
 	if err := p.child.Stop(ctx, syscall.SIGTERM); err != nil {
 		p.log.WithError(err).Warn("cannot stop the worker")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/catena-run/catena/api"
 	"github.com/catena-run/catena/auth"
+	"github.com/catena-run/catena/dashboard"
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/migrations"
 	"github.com/catena-run/catena/task"
@@ -34,11 +35,21 @@ func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(),
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor,
 		Live: probes.Live(), Ready: probes.Ready(),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
-	}, api.Config{Version: o.Version})
+	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits()})
 	if err != nil {
 		return nil, nil, err
 	}
-	return handler, poller.Close, nil
+	return withDashboard(handler), poller.Close, nil
+}
+
+// withDashboard gives the paths of the API to handler and all others to the dashboard.
+func withDashboard(handler http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	for _, path := range []string{"/api", "/api/", "/livez", "/readyz", "/metrics"} {
+		mux.Handle(path, handler)
+	}
+	mux.Handle("/", dashboard.Handler())
+	return mux
 }
 
 // tolerableSkew is how far a master's clock may be from the database's.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -50,6 +51,16 @@ func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
 	defer d.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	release, err := lockData(o.Data)
+	if err != nil {
+		return err
+	}
+	defer release()
+	l, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer l.close()
 	if err := d.startServers(ctx, stop); err != nil {
 		return err
 	}
@@ -57,7 +68,7 @@ func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
 	if err != nil {
 		return err
 	}
-	m, err := newMaster(ctx, d.cfg, o.Options, log)
+	m, err := newMaster(ctx, d.cfg, o.Options, log, l)
 	if err != nil {
 		return err
 	}
@@ -91,12 +102,30 @@ func (d *dev) close() {
 	}
 }
 
+// lockData keeps a second dev from the same folder, also when neither has
+// private servers. The kernel releases the lock when the process ends in any way.
+func lockData(dir string) (release func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, task.Errorf(task.CodeInvalid, "cannot use the data folder: %w", err).At("--data")
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "dev.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, task.Errorf(task.CodeInvalid, "cannot use the data folder: %w", err).At("--data")
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = task.Errorf(task.CodeConflict, "another dev runs on %s", dir).At("--data").Fix("stop it, or choose another folder")
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
 // startServers starts what the configuration does not name. fail ends the
 // whole dev when a private server dies.
 func (d *dev) startServers(ctx context.Context, fail context.CancelCauseFunc) error {
-	if err := os.MkdirAll(d.o.Data, 0o755); err != nil {
-		return task.Errorf(task.CodeInvalid, "cannot use the data folder: %w", err).At("--data")
-	}
 	if d.cfg.Postgres.URL == "" {
 		p, err := devservers.StartPostgres(ctx, devservers.PostgresConfig{DataDir: filepath.Join(d.o.Data, "postgres"), Log: d.log})
 		if err != nil {
@@ -198,13 +227,14 @@ func (d *dev) ready(file DevFile) error {
 	}
 	_, err := fmt.Fprintf(d.o.Out, `
 Catena is ready.
+  dashboard      %s/#token=%s
   admin API      %s
   shared server  %s/status
   token          in %s
 
 In another terminal, in this folder:  catena task list
 Ctrl-C stops everything; the data stay in %s.
-`, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), d.o.Data)
+`, file.Admin, file.Token, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), d.o.Data)
 	return err
 }
 

@@ -30,16 +30,24 @@ const hangAfter = 5 * time.Second
 // masterNode is a running master.
 type masterNode struct {
 	*base
+	*listeners
 	master *master.Master
-	admin  net.Listener
-	shared *os.File // the shared listener; nil when it is off
-	http   string   // its address
+}
+
+func (m *masterNode) close() {
+	m.base.close()
+	m.listeners.close()
 }
 
 // RunMaster runs a master until ctx ends and its workers have drained.
 func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
 	log := newLog(cfg, o.Err)
-	m, err := newMaster(ctx, cfg, o, log)
+	l, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	m, err := newMaster(ctx, cfg, o, log, l)
 	if err != nil {
 		return err
 	}
@@ -48,29 +56,67 @@ func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
 	return m.run(ctx, o)
 }
 
-// newMaster binds the addresses first, so that a taken one is told before
-// anything else happens, and connects the parts.
-func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.Logger) (m *masterNode, err error) {
+// listeners are the addresses of a master, bound before anything else happens.
+type listeners struct {
+	admin  net.Listener
+	shared *os.File // nil when it is off
+	http   string   // the address of shared
+}
+
+// listen binds what the configuration names. The caller closes it, unless a
+// masterNode has taken it over.
+func listen(cfg configs.Config) (*listeners, error) {
+	l := &listeners{}
+	var err error
+	if l.admin, err = bind(cfg.Master.Admin, "master.admin"); err != nil {
+		return nil, err
+	}
+	if err := l.bindShared(cfg.Server.HTTP); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// close tolerates being called twice.
+func (l *listeners) close() {
+	_ = l.admin.Close()
+	if l.shared != nil {
+		_ = l.shared.Close()
+	}
+}
+
+// bindShared binds the shared listener and keeps it as a file: the workers
+// accept from it, the master does not.
+func (l *listeners) bindShared(address string) error {
+	if address == "" {
+		return nil
+	}
+	listener, err := bind(address, "server.http")
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	l.http = listener.Addr().String()
+	if l.shared, err = listener.(*net.TCPListener).File(); err != nil {
+		return fmt.Errorf("share the listener: %w", err)
+	}
+	return nil
+}
+
+// newMaster connects the parts of a master that answers on l.
+func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.Logger, l *listeners) (m *masterNode, err error) {
 	b, err := openBase(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	m = &masterNode{base: b}
+	m = &masterNode{base: b, listeners: l}
 	defer func() {
 		if err != nil {
 			b.close()
 		}
 	}()
 	if err := b.store.EnsurePartitions(ctx); err != nil {
-		return nil, err
-	}
-	if m.admin, err = bind(cfg.Master.Admin, "master.admin"); err != nil {
-		return nil, err
-	}
-	if err := b.open.Add("admin listener", func(context.Context) error { return ignoreClosed(m.admin.Close()) }); err != nil {
-		return nil, err
-	}
-	if err := m.bindShared(cfg.Server.HTTP); err != nil {
 		return nil, err
 	}
 	m.warnAboutRedis(ctx)
@@ -106,31 +152,6 @@ func bind(address, key string) (net.Listener, error) {
 		return nil, task.Errorf(task.CodeInvalid, "cannot listen: %w", err).At(key)
 	}
 	return listener, nil
-}
-
-// bindShared binds the shared listener and keeps it as a file: the workers
-// accept from it, the master does not.
-func (m *masterNode) bindShared(address string) error {
-	if address == "" {
-		return nil
-	}
-	listener, err := bind(address, "server.http")
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	m.http = listener.Addr().String()
-	if m.shared, err = listener.(*net.TCPListener).File(); err != nil {
-		return fmt.Errorf("share the listener: %w", err)
-	}
-	return m.open.Add("shared listener", func(context.Context) error { return m.shared.Close() })
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 func (m *masterNode) warnAboutRedis(ctx context.Context) {
@@ -199,6 +220,7 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 		}
 	})
 	err = m.master.Run(ctx)
+	stopAPI() // requests that wait for runs answer, so that the server need not wait for them
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := admin.Shutdown(closing); err != nil {

@@ -79,9 +79,13 @@ func openBase(ctx context.Context, cfg configs.Config, log *logrus.Logger) (b *b
 	if err := b.open.Add("queue", func(context.Context) error { return b.queue.Close() }); err != nil {
 		return b, err
 	}
-	b.packages = pkgstore.New(b.store.Pool(), pkgstore.Config{MaxSize: int64(cfg.Packages.MaxSize)})
+	b.packages = pkgstore.New(b.store.Pool(), packageConfig(cfg))
 	b.dispatch = dispatch.New(b.store, b.queue, log)
 	return b, nil
+}
+
+func packageConfig(cfg configs.Config) pkgstore.Config {
+	return pkgstore.Config{MaxSize: int64(cfg.Packages.MaxSize)}
 }
 
 // queueConfig keeps clusters on one Redis apart by their database's id, so that

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -34,15 +35,21 @@ type WorkerOptions struct {
 // RunWorker runs a worker until ctx ends and it has drained.
 func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	log := newLog(cfg, o.Err)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// Signs of life neither wait for a slow database nor end before the drain does.
+	reports := newReporter(o.Supervised, stop)
+	defer reports.close()
+	living, dead := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer dead()
+	serving.Go(func() { reports.alive(living) })
 	b, err := openBase(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	reports := newReporter(o.Supervised, stop)
-	defer reports.close()
 
 	engine := script.New(script.Config{
 		Timeout: time.Duration(cfg.Script.Timeout), StackDepth: cfg.Script.StackDepth,
@@ -65,15 +72,11 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	if err != nil {
 		return err
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() { reports.alive(ctx) })
 	if listener != nil {
 		serving.Go(func() { serve(ctx, listener, o.Version, log) })
 	}
-	err = w.Run(ctx)
-	stop()
-	serving.Wait()
-	return err
+	defer stop() // the shared server; before waiting for it
+	return w.Run(ctx)
 }
 
 func serve(ctx context.Context, listener net.Listener, version string, log *logrus.Logger) {
@@ -134,6 +137,7 @@ type reporter struct {
 func newReporter(supervised bool, gone context.CancelFunc) *reporter {
 	r := &reporter{gone: gone}
 	if supervised {
+		syscall.CloseOnExec(master.ReportFD) // its end tells the master that this process is gone
 		r.file = os.NewFile(master.ReportFD, "reports")
 	}
 	return r

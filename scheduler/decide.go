@@ -11,8 +11,8 @@ type Config struct {
 	MissedAfter time.Duration `koanf:"missedAfter" yaml:"missedAfter"` // a due time noticed later than this is missed
 }
 
-// DefaultConfig starts what is noticed within a minute.
-func DefaultConfig() Config { return Config{MissedAfter: time.Minute} }
+// DefaultConfig starts what is noticed within ten minutes.
+func DefaultConfig() Config { return Config{MissedAfter: 10 * time.Minute} }
 
 // Validate checks the range.
 func (c Config) Validate() error {

@@ -112,7 +112,7 @@ func TestDecide(t *testing.T) {
 			if test.change != nil {
 				test.change(&in)
 			}
-			got := Decide(in, now)
+			got := Config{MissedAfter: time.Minute}.Decide(in, now)
 			require.Equal(t, test.want, rowsOf(got))
 			require.False(t, got.More)
 			require.Equal(t, test.next != "", got.HasNext)
@@ -133,13 +133,13 @@ func TestDecideIsBounded(t *testing.T) {
 	t.Parallel()
 	now := instant(t, "2026-01-01T00:00:00Z")
 	year := Due{Spec: mustParse(t, "@every 1s", ""), DueAt: now.AddDate(-1, 0, 0)}
-	d := Decide(year, now)
+	d := Config{MissedAfter: time.Minute}.Decide(year, now)
 	require.EqualValues(t, 365*86400-60, d.Fires[0].Count, "a year of seconds is one row")
 	require.Len(t, d.Fires, 1+61)
 	require.False(t, d.More)
 
 	year.Spec = mustParse(t, "* * * * * *", "Europe/Paris")
-	d = Decide(year, now)
+	d = Config{MissedAfter: time.Minute}.Decide(year, now)
 	require.Len(t, d.Fires, 1)
 	require.EqualValues(t, maxSteps, d.Fires[0].Count)
 	require.True(t, d.More)

@@ -47,7 +47,13 @@ func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error)
 	}
 	taken, parcels, err := s.store.FireDue(ctx, term, fireBatch, s.decide)
 	s.queue.Enqueue(ctx, parcels)
-	return taken == fireBatch, err
+	var rejected *store.Rejected
+	if errors.As(err, &rejected) {
+		s.log.WithFields(logrus.Fields{"task": rejected.Task, "schedule": rejected.Schedule}).
+			Error("a schedule is flagged and fires no more: " + rejected.Reason)
+		err = nil
+	}
+	return taken > 0, err
 }
 
 // decide is called inside the store's transaction, so it only computes.
@@ -106,6 +112,9 @@ func (s *Scheduler) checkTasks(ctx context.Context) (int, error) {
 }
 
 func checkTask(t task.Task) error {
+	if t.Invalid != "" {
+		return errors.New(t.Invalid) // the store could not read the row
+	}
 	def := t.Definition
 	def.Schedule = nil // schedules are rows of their own, flagged by themselves
 	if err := def.Validate(); err != nil {
@@ -116,7 +125,7 @@ func checkTask(t task.Task) error {
 }
 
 func (s *Scheduler) planSchedules(ctx context.Context, term int64) (int, error) {
-	changed, now, err := s.store.UnplannedSchedules(ctx, planBatch)
+	changed, err := s.store.UnplannedSchedules(ctx, planBatch)
 	if err != nil || len(changed) == 0 {
 		return 0, err
 	}
@@ -124,12 +133,15 @@ func (s *Scheduler) planSchedules(ctx context.Context, term int64) (int, error) 
 	for i, sc := range changed {
 		plans[i] = store.Plan{Schedule: sc.ID, Version: sc.Version}
 		spec, err := Parse(sc.Schedule)
+		if sc.Cron == "" && sc.At == nil {
+			err = invalid("at", "the time is out of range").Fix("use a year from 1 to 9999")
+		}
 		if err != nil {
 			plans[i].Invalid = err.Error()
 			s.log.WithFields(logrus.Fields{"task": sc.Task, "schedule": sc.ID}).WithError(err).Warn("a schedule was changed into one that cannot fire")
 			continue
 		}
-		if next, ok := spec.Next(now); ok {
+		if next, ok := spec.Next(sc.ChangedAt); ok { // not from now: a late plan loses no due time
 			plans[i].Next = &next
 		} else if sc.At != nil {
 			plans[i].Next = sc.At // its time has passed: the ledger says so

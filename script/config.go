@@ -12,7 +12,7 @@ type Config struct {
 	Timeout     time.Duration // wall time of one call; 0: 1m
 	StackDepth  int           // nested function calls; 0: 2000
 	MaxOutput   int           // bytes of JSON that a call may return; 0: 1 MiB
-	HeapLimit   int64         // bytes of the process's heap at which a call is stopped; 0: 512 MiB, negative: none
+	HeapLimit   int64         // bytes of the process's heap at which a call is stopped; 0: 256 MiB, negative: none
 	MaxAlloc    int64         // bytes that one built-in call such as "x".repeat(n) may take; 0: an eighth of HeapLimit
 	MaxLogLine  int           // bytes of one line of a run's log; 0: 16 KiB
 	CacheSize   int64         // bytes of source whose compiled programs are kept; 0: 64 MiB
@@ -26,7 +26,7 @@ const (
 	DefaultTimeout     = time.Minute
 	DefaultStackDepth  = 2000
 	DefaultMaxOutput   = 1 << 20
-	DefaultHeapLimit   = 512 << 20
+	DefaultHeapLimit   = 256 << 20
 	DefaultMaxLogLine  = 16 << 10
 	DefaultCacheSize   = 64 << 20
 	DefaultHTTPTimeout = 30 * time.Second
@@ -49,7 +49,7 @@ func (c Config) Normalize() Config {
 	orDefault(&c.HTTPTimeout, DefaultHTTPTimeout)
 	orDefault(&c.HTTPMaxBody, DefaultHTTPMaxBody)
 	if c.MaxAlloc == 0 {
-		c.MaxAlloc = max(c.HeapLimit, DefaultHeapLimit/4) / 8
+		c.MaxAlloc = max(c.HeapLimit, 128<<20) / 8
 	}
 	return c
 }

@@ -66,6 +66,9 @@ type Call struct {
 	Log      func(level, message string)                                      // the run's log; nil: the engine's
 	Resolve  func(ctx context.Context, pkg string) (*pkgstore.Version, error) // other packages, as the run sees them
 	External bool                                                             // the caller is not of this package: only exports may be called
+	// Admit blocks until the code may call out, or returns why it may not any more;
+	// asked before every request. nil: always.
+	Admit func(ctx context.Context) error
 }
 
 // CallContext is what the code learns of the run it works for.

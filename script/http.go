@@ -181,9 +181,19 @@ func (inv *invocation) send(request *httpRequest, resolve, reject func(any) erro
 	hand := inv.loop.register()
 	ctx := inv.ctx
 	inv.outside.Go(func() {
-		response, err := inv.fetch(ctx, request)
+		response, err := inv.fetchAdmitted(ctx, request)
 		hand(func() { inv.settleResponse(response, err, failed, resolve, reject) })
 	})
+}
+
+// fetchAdmitted does the request when the caller of the code lets it.
+func (inv *invocation) fetchAdmitted(ctx context.Context, request *httpRequest) (*httpResponse, error) {
+	if admit := inv.call.Admit; admit != nil {
+		if err := admit(ctx); err != nil {
+			return nil, fmt.Errorf("http %s %s: %w", request.method, request.url.Redacted(), err)
+		}
+	}
+	return inv.fetch(ctx, request)
 }
 
 // settleResponse runs in the loop. It enters the machine through a function,

@@ -156,7 +156,7 @@ func TestReturnsTooMuch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			outcome := call(t, Config{}, "export function main() {\n"+c.body+"\n}", "")
+			outcome := call(t, Config{HeapLimit: 512 << 20}, "export function main() {\n"+c.body+"\n}", "")
 			requireFailure(t, outcome, "too_large", c.reason)
 			require.Less(t, len(toJSON(t, outcome)), 1000)
 		})

@@ -52,7 +52,17 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, wrap(err, "claim a parcel")
 	}
+	if len(runs) == 0 {
+		return nil, s.dropEmpty(ctx, epoch, parcel, dispatchNo)
+	}
 	return runs, s.loadDone(ctx, runs)
+}
+
+// dropEmpty removes a claimed parcel whose runs were all cancelled before, which
+// nobody would remove else while its worker lives.
+func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo int) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3`, parcel, dispatchNo, epoch)
+	return wrap(err, "remove an empty parcel")
 }
 
 func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
@@ -114,16 +124,21 @@ func readSteps(ctx context.Context, db reader, ids []uuid.UUID) (map[uuid.UUID][
 	return steps, wrap(err, "read steps")
 }
 
-// MarkRunning makes visible that runs have been running for a moment. It
+// MarkRunning makes visible that runs have been running for a moment. It waits
+// for nobody: a run whose end is being written needs no mark. It
 // returns the runs whose fence has risen: the worker interrupts them.
 func (s *Store) MarkRunning(ctx context.Context, epoch int64, ids []uuid.UUID, fences []int32, started []time.Time) (stale []uuid.UUID, err error) {
 	low, high := bounds(ids)
-	rows, err := s.pool.Query(ctx, `
-		WITH i AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[]) AS i(id, fence, started_at)),
-		marked AS (UPDATE runs r SET state = 'running', started_at = coalesce(r.started_at, i.started_at), worker = $4
-			FROM i WHERE r.id = i.id AND r.id BETWEEN $5 AND $6 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
-			RETURNING r.id)
-		SELECT id FROM i WHERE id NOT IN (SELECT id FROM marked)`, ids, fences, started, epoch, low, high)
+	rows, err := s.bulk.Query(ctx, `
+		WITH i AS (SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[]) AS i(id, fence, started_at)
+		), free AS MATERIALIZED (
+			SELECT r.id FROM runs r JOIN i ON r.id = i.id WHERE r.id = ANY ($1) AND r.id BETWEEN $5 AND $6
+				AND r.fence = i.fence AND r.state IN ('dispatched', 'running') FOR NO KEY UPDATE OF r SKIP LOCKED
+		), marked AS (
+			UPDATE runs r SET state = 'running', started_at = coalesce(r.started_at, i.started_at), worker = $4
+			FROM i, free WHERE r.id = i.id AND r.id = free.id AND r.id BETWEEN $5 AND $6
+		)
+		SELECT i.id FROM i LEFT JOIN runs r ON r.id = i.id AND r.id BETWEEN $5 AND $6 WHERE r.fence IS DISTINCT FROM i.fence`, ids, fences, started, epoch, low, high)
 	if err != nil {
 		return nil, wrap(err, "mark runs as running")
 	}
@@ -133,6 +148,24 @@ func (s *Store) MarkRunning(ctx context.Context, epoch int64, ids []uuid.UUID, f
 
 // isMissing reports whether err is the absence of a row.
 func isMissing(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
+
+// ClaimedBy lists the parcels that a worker has held for a while.
+func (s *Store) ClaimedBy(ctx context.Context, epoch int64) ([]int64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id FROM parcels WHERE worker = $1 AND state = 'claimed'
+		AND claimed_at < clock_timestamp() - interval '10 seconds'`, epoch)
+	if err != nil {
+		return nil, wrap(err, "list claimed parcels")
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	return ids, wrap(err, "list claimed parcels")
+}
+
+// Disown gives parcels of a live worker to the reconciler, as if the worker
+// that holds them were gone.
+func (s *Store) Disown(ctx context.Context, epoch int64, parcels []int64) error {
+	_, err := s.pool.Exec(ctx, `UPDATE parcels SET worker = 0 WHERE worker = $1 AND id = ANY($2)`, epoch, parcels)
+	return wrap(err, "give parcels back")
+}
 
 // OfferAgain gives an unclaimed parcel a new number, so that it can be enqueued
 // for another worker; false when it was claimed or renumbered meanwhile.

@@ -11,11 +11,15 @@ import (
 
 // minter makes UUIDs v7 whose time is the database's, so that ids from many
 // processes sort by creation and fall into the right partition whatever the
-// local clocks say. Within one process they strictly rise.
+// local clocks say. Within one process they strictly rise while the clock does.
 type minter struct {
 	mu   sync.Mutex
 	last uint64 // milliseconds << 12 | counter
 }
+
+// maxAhead is how many milliseconds ids may run ahead of the clock before that is
+// taken for a clock that has been set back.
+const maxAhead = 60_000
 
 func (m *minter) mint(now time.Time, n int) []uuid.UUID {
 	m.mu.Lock()
@@ -25,7 +29,7 @@ func (m *minter) mint(now time.Time, n int) []uuid.UUID {
 	_, _ = rand.Read(random) // never fails, see its documentation
 	for i := range ids {
 		next := uint64(now.UnixMilli()) << 12
-		if next <= m.last {
+		if next <= m.last && m.last-next < maxAhead<<12 {
 			next = m.last + 1
 		}
 		m.last = next
@@ -44,6 +48,11 @@ func idFloor(at time.Time) uuid.UUID {
 	var id uuid.UUID
 	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16)
 	return id
+}
+
+// timeOf returns when an id was minted, by the database clock.
+func timeOf(id uuid.UUID) time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16))
 }
 
 // bounds returns the least and greatest of ids; statements name both so that

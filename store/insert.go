@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,8 +40,21 @@ type Accepted struct {
 // keyLifetime is how long an idempotency key protects.
 const keyLifetime = 7 * day
 
+// RefusedRuns says which runs of a call cannot be accepted, by index, and why.
+// Nothing of the call was written.
+type RefusedRuns struct{ Reasons map[int]error }
+
+// Error gives the reason of the first.
+func (r *RefusedRuns) Error() string { return r.Unwrap().Error() }
+
+// Unwrap returns the reason of the first.
+func (r *RefusedRuns) Unwrap() error {
+	return r.Reasons[slices.Min(slices.Collect(maps.Keys(r.Reasons)))]
+}
+
 // InsertRuns accepts the given runs in one transaction, all or none: when it
-// returns without error they are durable and cannot be lost. Runs that need
+// returns without error they are durable and cannot be lost; *RefusedRuns names
+// those that stand in the way. Runs that need
 // not wait are inserted inside their parcels, which the caller enqueues;
 // the others go to the ready table.
 func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Parcel, error) {
@@ -48,10 +62,8 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := range runs {
-		if err := view.accepts(runs[i].Task); err != nil {
-			return nil, nil, err
-		}
+	if refused := view.refuse(runs); refused != nil {
+		return nil, nil, refused
 	}
 	var accepted []Accepted
 	var plan *insertion
@@ -157,7 +169,7 @@ type insertion struct {
 }
 
 func newInsertion(view *laneView) *insertion {
-	return &insertion{view: view, packer: packer{view: view}}
+	return &insertion{view: view}
 }
 
 func (p *insertion) empty() bool { return len(p.ids) == 0 }

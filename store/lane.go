@@ -118,6 +118,20 @@ func (s *Store) lookAtLanes(ctx context.Context, db querier, runs []NewRun) (*la
 	return view, wrap(db.SendBatch(ctx, batch).Close(), "look at tasks and lanes")
 }
 
+// refuse looks for runs whose task cannot have any; nil when there is none.
+func (v *laneView) refuse(runs []NewRun) *RefusedRuns {
+	refused := &RefusedRuns{Reasons: map[int]error{}}
+	for i := range runs {
+		if err := v.accepts(runs[i].Task); err != nil {
+			refused.Reasons[i] = err
+		}
+	}
+	if len(refused.Reasons) == 0 {
+		return nil
+	}
+	return refused
+}
+
 // accepts says why a task cannot have runs, or nil.
 func (v *laneView) accepts(name string) error {
 	info, ok := v.tasks[name]
@@ -133,7 +147,6 @@ func (v *laneView) accepts(name string) error {
 // packer fills parcels up to about 20 ms of expected work. A run of unknown
 // cost gets a parcel of its own, so that a long one never blocks short ones.
 type packer struct {
-	view    *laneView
 	parcels []*packing
 	current map[string]*packing
 	count   map[string]int
@@ -190,6 +203,14 @@ func (p *packer) write(ctx context.Context, tx pgx.Tx) (map[uuid.UUID]int64, err
 		}
 	}
 	return homes, nil
+}
+
+// keep leaves only the given runs in the parcels, and only parcels with runs.
+func (p *packer) keep(runs map[uuid.UUID]bool) {
+	for _, c := range p.parcels {
+		c.runs = slices.DeleteFunc(c.runs, func(id uuid.UUID) bool { return !runs[id] })
+	}
+	p.parcels = slices.DeleteFunc(p.parcels, func(c *packing) bool { return len(c.runs) == 0 })
 }
 
 func (p *packer) list() []Parcel {

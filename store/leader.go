@@ -23,14 +23,15 @@ type Lease struct {
 
 // Campaign tries to become leader. It returns false while another holder's
 // lease lasts. Taking over waits for the writes of the former leader that are
-// under way, since they hold the row FOR KEY SHARE and term is a unique key.
+// under way, since they hold the row FOR KEY SHARE and term is a unique key. A
+// lease that ends too far in the future is from before the clock went back.
 func (s *Store) Campaign(ctx context.Context, holder string) (lease Lease, won bool, err error) {
 	err = s.beats.QueryRow(ctx, `
 		INSERT INTO leader AS l (term, holder, elected_at, expires_at)
 		VALUES (1, $1, clock_timestamp(), clock_timestamp() + $2)
 		ON CONFLICT (only_row) DO UPDATE SET term = l.term + 1, holder = excluded.holder,
 			elected_at = clock_timestamp(), expires_at = clock_timestamp() + $2
-		WHERE l.expires_at < clock_timestamp()
+		WHERE l.expires_at < clock_timestamp() OR l.expires_at > clock_timestamp() + 2 * $2::interval
 		RETURNING term, holder, elected_at, expires_at`, holder, LeaseLifetime).
 		Scan(&lease.Term, &lease.Holder, &lease.ElectedAt, &lease.ExpiresAt)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -61,7 +62,7 @@ func (s *Store) Leader(ctx context.Context) (lease Lease, err error) {
 	return lease, wrap(err, "read the leader")
 }
 
-// ErrStaleTerm answers a write of a leader whose term is over.
+// errStaleTerm answers a write of a leader whose term is over.
 var errStaleTerm = task.Errorf(task.CodeConflict, "this master no longer leads")
 
 // StaleTerm reports whether err says that the writer's term is over.
@@ -82,7 +83,7 @@ func holdTerm(ctx context.Context, tx pgx.Tx, term int64) error {
 // without the database makes nobody lost.
 func (s *Store) Tick(ctx context.Context) error {
 	_, err := s.beats.Exec(ctx, `UPDATE cluster SET tick = tick + 1, ticked_at = clock_timestamp()
-		WHERE ticked_at <= clock_timestamp() - interval '1 second'`)
+		WHERE ticked_at <= clock_timestamp() - interval '1 second' OR ticked_at > clock_timestamp()`) // or the clock went back
 	return wrap(err, "advance the cluster's tick")
 }
 

@@ -154,8 +154,12 @@ func (s *Store) dropPartition(ctx context.Context, term int64, p partition) (gon
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		// Give up rather than make the hot path queue behind this lock.
-		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '2s'`); err != nil {
+		// What waits for this lock makes others wait too: try for a moment only, and
+		// look afterwards, when no retry by hand can bring a run back to life.
+		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `LOCK TABLE `+pgx.Identifier{p.name}.Sanitize()+` IN ACCESS EXCLUSIVE MODE`); err != nil {
 			return err
 		}
 		if p.table != "fires" {

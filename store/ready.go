@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -75,13 +77,14 @@ func (s *Store) fillLane(ctx context.Context, term int64, lane string, room int)
 	return parcels, full, err
 }
 
-// takeReady locks ready rows in order of priority and age and packs what fits.
+// takeReady packs ready runs in order of priority and age as far as they fit,
+// and then locks only those.
 func takeReady(ctx context.Context, tx pgx.Tx, lane string, room, limit int) (pack packer, taken []uuid.UUID, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT r.run, coalesce(c.micros, 0)
 		FROM ready r LEFT JOIN task_costs c ON c.revision = r.revision
 		WHERE r.lane = $1 AND r.hold = '' AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.name = r.task AND t.paused)
-		ORDER BY r.priority DESC, r.run LIMIT $2 FOR UPDATE OF r SKIP LOCKED`, lane, limit)
+		ORDER BY r.priority DESC, r.run LIMIT $2`, lane, limit)
 	if err != nil {
 		return pack, nil, err
 	}
@@ -94,7 +97,25 @@ func takeReady(ctx context.Context, tx pgx.Tx, lane string, room, limit int) (pa
 		}
 		return nil
 	})
-	return pack, taken, err
+	if err != nil || len(taken) == 0 {
+		return pack, taken, err
+	}
+	locked, err := lockReady(ctx, tx, taken)
+	pack.keep(locked)
+	return pack, slices.DeleteFunc(taken, func(id uuid.UUID) bool { return !locked[id] }), err
+}
+
+// lockReady locks those of the runs that are still ready, leaving out what
+// another transaction holds.
+func lockReady(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
+	rows, err := tx.Query(ctx, `SELECT run FROM ready WHERE run = ANY($1) AND hold = '' FOR UPDATE SKIP LOCKED`, ids)
+	if err != nil {
+		return nil, err
+	}
+	locked := make(map[uuid.UUID]bool, len(ids))
+	var id uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { locked[id] = true; return nil })
+	return locked, err
 }
 
 func dispatchRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, homes map[uuid.UUID]int64) error {
@@ -104,17 +125,19 @@ func dispatchRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, homes map[uui
 	}
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
+	setBulkPlans(batch)
 	batch.Queue(`
 		UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1,
 			release = coalesce(r.release, (SELECT coalesce(max(id), 0) FROM releases))
 		FROM unnest($1::uuid[], $2::bigint[]) AS i(id, parcel)
-		WHERE r.id = i.id AND r.id BETWEEN $3 AND $4 AND r.state = 'queued'`, ids, parcels, low, high)
+		WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $3 AND $4 AND r.state = 'queued'`, ids, parcels, low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
 	return tx.SendBatch(ctx, batch).Close()
 }
 
-// ReleaseHolds opens ready runs whose time has come, at most a few thousand at once, and returns how many.
-func (s *Store) ReleaseHolds(ctx context.Context, term int64) (opened int64, err error) {
+// OpenDue opens ready runs whose time has come, at most a few thousand at once,
+// and returns how many.
+func (s *Store) OpenDue(ctx context.Context, term int64) (opened int64, err error) {
 	err = s.inTx(ctx, "release held runs", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
@@ -146,19 +169,19 @@ func (s *Store) SyncPauses(ctx context.Context, term int64) error {
 }
 
 // Stranded finds parcels that nobody claimed for too long, gives each a new
-// number and returns them to be enqueued again. The wait doubles with each
-// number, from two seconds to a minute, since a lane may just be busy.
+// number and returns them to be enqueued again: after two seconds at first and
+// five later, since a lane may just be busy. There are few of them per slot.
 func (s *Store) Stranded(ctx context.Context, term int64) ([]Parcel, error) {
-	return s.renumber(ctx, term, `dispatched_at < clock_timestamp() - least(interval '2 seconds' * power(2, least(dispatch_no, 6) - 1), interval '1 minute')`)
+	return s.renumber(ctx, term, `dispatched_at < clock_timestamp() - CASE WHEN dispatch_no = 1 THEN interval '2 seconds' ELSE interval '5 seconds' END`)
 }
 
-// AllUnclaimed gives every unclaimed parcel a new number, after the queue lost
-// its content.
-func (s *Store) AllUnclaimed(ctx context.Context, term int64) ([]Parcel, error) {
-	return s.renumber(ctx, term, `true`)
+// AllUnclaimed gives unclaimed parcels that were numbered before the given time
+// a new number, a bounded number at once, after the queue lost its content.
+func (s *Store) AllUnclaimed(ctx context.Context, term int64, before time.Time) ([]Parcel, error) {
+	return s.renumber(ctx, term, `dispatched_at < $1`, before)
 }
 
-func (s *Store) renumber(ctx context.Context, term int64, which string) (parcels []Parcel, err error) {
+func (s *Store) renumber(ctx context.Context, term int64, which string, args ...any) (parcels []Parcel, err error) {
 	err = s.inTx(ctx, "renumber unclaimed parcels", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
@@ -166,7 +189,7 @@ func (s *Store) renumber(ctx context.Context, term int64, which string) (parcels
 		rows, err := tx.Query(ctx, `
 			UPDATE parcels SET dispatch_no = dispatch_no + 1, dispatched_at = clock_timestamp() WHERE id IN (
 				SELECT id FROM parcels WHERE state = 'unclaimed' AND `+which+` ORDER BY id LIMIT 2000 FOR UPDATE SKIP LOCKED)
-			RETURNING id, lane, dispatch_no`)
+			RETURNING id, lane, dispatch_no`, args...)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,9 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
+// revokeLimit is how many parcels one transaction takes back.
+const revokeLimit = 200
+
 // quarantineAfter is how many workers a run may kill while it is alone in the
 // suspect lane.
 const quarantineAfter = 3
@@ -34,9 +37,10 @@ type lostParcel struct {
 // bounded number at once: each unfinished run gets a new fence and goes to its
 // queue's suspect lane with its retry budget untouched. A run that was alone
 // there when its worker died, for the third time, is quarantined.
-func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, err error) {
+// more reports that further parcels wait.
+func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, more bool, err error) {
 	err = s.inTx(ctx, "revoke parcels of lost workers", func(tx pgx.Tx) error {
-		revoked = nil
+		revoked, more = nil, false
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
@@ -44,18 +48,19 @@ func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, err 
 		if err != nil || len(parcels) == 0 {
 			return err
 		}
+		more = len(parcels) == revokeLimit
 		revoked, err = revokeRuns(ctx, tx, parcels)
 		return err
 	})
-	return revoked, err
+	return revoked, more, err
 }
 
 func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost', true)
+		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost', false)
 		FROM parcels p LEFT JOIN workers w ON w.epoch = p.worker
 		WHERE p.state = 'claimed' AND coalesce(w.state NOT IN ('active', 'draining'), true)
-		ORDER BY p.id LIMIT 200 FOR UPDATE OF p SKIP LOCKED`)
+		ORDER BY p.id LIMIT $1 FOR UPDATE OF p SKIP LOCKED`, revokeLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +74,7 @@ func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 const revokeStatement = `
 	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[]) AS p(id, kills, worker)
 	), locked AS MATERIALIZED (
-		SELECT r.id FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
+		SELECT r.id, r.parcel FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
 			AND r.state IN ('dispatched', 'running') ORDER BY r.id FOR NO KEY UPDATE
 	), u AS (
 		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills::int, parcel = NULL, worker = p.worker,
@@ -79,7 +84,7 @@ const revokeStatement = `
 				WHEN r.kills + p.kills::int >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills::int || ' times while it ran alone'
 				ELSE 'its worker was lost' END,
 			available_at = clock_timestamp()
-		FROM locked, p WHERE r.id = locked.id AND r.id BETWEEN $5 AND $6 AND p.id = r.parcel
+		FROM locked JOIN p ON p.id = locked.parcel WHERE r.id = locked.id AND r.id = ANY ($4) AND r.id BETWEEN $5 AND $6
 		RETURNING r.id, r.task, r.state, r.queue, r.priority, r.revision, p.worker
 	), queued AS (
 		INSERT INTO ready (run, lane, priority, revision, task, available_at)
@@ -96,6 +101,11 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	}
 	slices.SortFunc(runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	low, high := bounds(runs)
+	settings := &pgx.Batch{}
+	setBulkPlans(settings)
+	if err := tx.SendBatch(ctx, settings).Close(); err != nil {
+		return nil, err
+	}
 	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter)
 	if err != nil {
 		return nil, err

@@ -177,20 +177,13 @@ func (s *Store) Finished(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]ta
 
 // CancelRun ends a run that no worker has claimed at once, and asks the worker
 // otherwise: the answer then has CancelRequested set. A run that has ended is a
-// conflict. Locks are taken in the order ready, parcel, run.
+// conflict. Locks are taken in the order run, parcel, ready, as a worker's
+// writes do; a clash with the dispatcher's other order is a deadlock that is retried.
 func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error) {
 	err := s.inTx(ctx, "cancel run "+id.String(), func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
-			return err
-		}
-		// Waits for a claim under way; afterwards the state below is settled.
-		if _, err := tx.Exec(ctx, `SELECT 1 FROM parcels WHERE id = (SELECT parcel FROM runs WHERE id = $1) FOR UPDATE`, id); err != nil {
-			return err
-		}
 		var state task.State
-		var worker *int64
-		err := tx.QueryRow(ctx, `SELECT r.state, (SELECT p.worker FROM parcels p WHERE p.id = r.parcel AND p.state = 'claimed')
-			FROM runs r WHERE r.id = $1 FOR NO KEY UPDATE OF r`, id).Scan(&state, &worker)
+		var parcel, worker *int64
+		err := tx.QueryRow(ctx, `SELECT state, parcel FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &parcel)
 		switch {
 		case isMissing(err):
 			return noRun(id)
@@ -198,7 +191,16 @@ func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Ru
 			return err
 		case state.Terminal():
 			return task.Errorf(task.CodeConflict, "run %s has ended: it is %s", id, state)
-		case worker == nil:
+		}
+		// Waits for a claim under way: after it the worker is known.
+		err = tx.QueryRow(ctx, `SELECT worker FROM parcels WHERE id = $1 FOR UPDATE`, parcel).Scan(&worker)
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		if worker == nil {
+			if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
+				return err
+			}
 			_, err = tx.Exec(ctx, `UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
 				reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
 			return err
@@ -220,6 +222,10 @@ func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Ru
 // path or name; the outcomes of the steps before it are reused. "" goes on
 // after the last step that succeeded.
 func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error) {
+	// Its logs may have been dropped before the run itself.
+	if err := s.ensurePartition(ctx, "run_logs", timeOf(id).UTC().Truncate(day)); err != nil {
+		return task.Run{}, err
+	}
 	err := s.inTx(ctx, "retry run "+id.String(), func(tx pgx.Tx) error {
 		var state task.State
 		var tail *string

@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/catena-run/catena/task"
 )
@@ -14,26 +16,30 @@ import (
 // Unplanned is a schedule whose last change has no due time yet.
 type Unplanned struct {
 	task.Schedule
-	Version int64
+	Version   int64
+	ChangedAt time.Time // due times after it are this version's
 }
 
-// UnplannedSchedules returns schedules that were inserted or changed, by
-// whomever, and the database clock to plan them by.
-func (s *Store) UnplannedSchedules(ctx context.Context, limit int) (list []Unplanned, now time.Time, err error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, task, coalesce(cron, ''), at, timezone, overlap, paused, version
-		FROM schedules WHERE planned IS DISTINCT FROM version ORDER BY id LIMIT $1`, limit)
+// Rows written by hand may hold times that no time.Time does, such as infinity:
+// they are read as none, and a due time before 2000 is left alone.
+const (
+	soundAt  = `CASE WHEN s.at BETWEEN '0001-01-01Z' AND '9999-12-31Z' THEN s.at END`
+	soundDue = `CASE WHEN d.due_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' THEN d.due_at END`
+	firstDue = `'2000-01-01Z'`
+)
+
+// UnplannedSchedules returns schedules that were inserted or changed, by whomever.
+func (s *Store) UnplannedSchedules(ctx context.Context, limit int) ([]Unplanned, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, task, coalesce(cron, ''), `+soundAt+`, timezone, overlap, paused, version, updated_at
+		FROM schedules s WHERE planned IS DISTINCT FROM version ORDER BY id LIMIT $1`, limit)
 	if err != nil {
-		return nil, now, wrap(err, "look for changed schedules")
+		return nil, wrap(err, "look for changed schedules")
 	}
-	list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (u Unplanned, err error) {
-		err = row.Scan(&u.ID, &u.Task, &u.Cron, &u.At, &u.Timezone, &u.Overlap, &u.Paused, &u.Version)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (u Unplanned, err error) {
+		err = row.Scan(&u.ID, &u.Task, &u.Cron, &u.At, &u.Timezone, &u.Overlap, &u.Paused, &u.Version, &u.ChangedAt)
 		return u, err
 	})
-	if err != nil || len(list) == 0 {
-		return nil, now, wrap(err, "look for changed schedules")
-	}
-	now, err = s.Now(ctx)
-	return list, now, err
+	return list, wrap(err, "look for changed schedules")
 }
 
 // Plan is the verdict on a version of a schedule: when it is due next, or why never.
@@ -52,6 +58,9 @@ func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) err
 	for i, p := range plans {
 		ids[i], versions[i], next[i], invalid[i] = p.Schedule, p.Version, p.Next, clean(p.Invalid)
 	}
+	if err := s.ensureOverdueDays(ctx, ids); err != nil {
+		return err
+	}
 	return s.inTx(ctx, "plan schedules", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
@@ -69,14 +78,40 @@ func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) err
 		}
 		batch := &pgx.Batch{}
 		batch.Queue(`
+			INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason)
+			SELECT d.schedule, d.due_at, d.due_at, 1, s.task, 'missed', 'the schedule was edited before this due time was fired'
+			FROM schedule_due d JOIN schedules s ON s.id = d.schedule
+			WHERE d.schedule = ANY ($1) AND d.due_at <= s.updated_at AND d.due_at >= `+firstDue+` ON CONFLICT DO NOTHING`, done)
+		batch.Queue(`
 			INSERT INTO schedule_due (schedule, due_at) SELECT i.id, i.next
 			FROM unnest($1::bigint[], $2::timestamptz[]) AS i(id, next) WHERE i.next IS NOT NULL AND i.id = ANY ($3)
+				AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.schedule = i.id AND f.due_at = i.next)
 			ON CONFLICT (schedule) DO UPDATE SET due_at = excluded.due_at`, ids, next, done)
 		batch.Queue(`
 			DELETE FROM schedule_due d USING unnest($1::bigint[], $2::timestamptz[]) AS i(id, next)
 			WHERE d.schedule = i.id AND i.next IS NULL AND i.id = ANY ($3)`, ids, next, done)
 		return tx.SendBatch(ctx, batch).Close()
 	})
+}
+
+// ensureOverdueDays makes the ledger's partitions for due times that have
+// passed and that an edit will have recorded as missed.
+func (s *Store) ensureOverdueDays(ctx context.Context, ids []int64) error {
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT date_trunc('day', due_at, 'UTC') FROM schedule_due
+		WHERE schedule = ANY ($1) AND due_at BETWEEN `+firstDue+` AND clock_timestamp()`, ids)
+	if err != nil {
+		return wrap(err, "look for overdue schedules")
+	}
+	days, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return wrap(err, "look for overdue schedules")
+	}
+	for _, d := range days {
+		if err := s.ensureFireDay(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Due is a schedule whose due time has come.
@@ -106,34 +141,83 @@ func (e errNoDay) Error() string {
 	return "the ledger has no partition for " + e.at.Format(time.DateOnly)
 }
 
+// Rejected says that a due schedule could not be written into the ledger. It
+// has been flagged as invalid with the reason and fires no more.
+type Rejected struct {
+	Schedule int64
+	Task     string
+	Reason   string
+}
+
+func (e *Rejected) Error() string {
+	return fmt.Sprintf("schedule %d of task %s: %s", e.Schedule, e.Task, e.Reason)
+}
+
 // FireDue takes up to limit schedules that are due by the database clock, asks
 // decide about each, and writes ledger, runs and next due times in one
 // transaction: either all of it happened or none. It returns the number of
-// schedules taken and the parcels to enqueue.
+// schedules taken and the parcels to enqueue. When the database refuses what a
+// schedule would write, fewer are taken at once until that schedule stands
+// alone; it is then flagged, and the error is a *Rejected.
 func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(due Due, now time.Time) Decision) (taken int, parcels []Parcel, err error) {
 	for {
-		taken, parcels, err = s.fireOnce(ctx, term, limit, decide)
+		due, parcels, err := s.fireOnce(ctx, term, limit, decide)
 		var missing errNoDay
-		if !errors.As(err, &missing) {
-			return taken, parcels, err
-		}
-		if err := s.ensureFireDay(ctx, missing.at); err != nil {
+		switch {
+		case errors.As(err, &missing):
+			if err := s.ensureFireDay(ctx, missing.at); err != nil {
+				return 0, nil, err
+			}
+		case refusesValue(err) && len(due) > 1:
+			limit = len(due) / 2
+		case refusesValue(err) && len(due) == 1:
+			return 1, nil, s.rejectDue(ctx, term, due[0], err)
+		case err != nil:
 			return 0, nil, err
+		default:
+			return len(due), parcels, nil
 		}
 	}
 }
 
-func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (taken int, parcels []Parcel, err error) {
-	err = s.inTx(ctx, "fire due schedules", func(tx pgx.Tx) error {
-		taken, parcels = 0, nil
+// refusesValue reports whether a value or a named constraint is the cause: a
+// missing partition is not the fault of one schedule.
+func refusesValue(err error) bool {
+	var pg *pgconn.PgError
+	return dataError(err) && errors.As(err, &pg) && (pg.Code[:2] != "23" || pg.ConstraintName != "")
+}
+
+// rejectDue flags a schedule, unless it has changed since.
+func (s *Store) rejectDue(ctx context.Context, term int64, due Due, cause error) error {
+	id := due.Schedule.ID
+	reason := fmt.Sprintf("the due time %s could not be recorded: %v; to plan it again from now on: UPDATE schedules SET planned = NULL WHERE id = %d",
+		due.DueAt.UTC().Format(time.RFC3339), cause, id)
+	err := s.inTx(ctx, "flag a schedule", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		due, err := lockDue(ctx, tx, limit)
-		if err != nil || len(due) == 0 {
+		tag, err := tx.Exec(ctx, `DELETE FROM schedule_due WHERE schedule = $1 AND due_at = $2`, id, due.DueAt)
+		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
-		taken = len(due)
+		_, err = tx.Exec(ctx, `UPDATE schedules SET invalid = $2 WHERE id = $1 AND planned = version`, id, clean(reason))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return &Rejected{Schedule: id, Task: due.Schedule.Task, Reason: reason}
+}
+
+func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (due []Due, parcels []Parcel, err error) {
+	err = s.inTx(ctx, "fire due schedules", func(tx pgx.Tx) error {
+		due, parcels = nil, nil
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		if due, err = lockDue(ctx, tx, limit); err != nil || len(due) == 0 {
+			return err
+		}
 		f, err := s.newFiring(ctx, tx, due, decide)
 		if err != nil {
 			return err
@@ -141,14 +225,14 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 		parcels, err = f.write(ctx, tx)
 		return err
 	})
-	return taken, parcels, err
+	return due, parcels, err
 }
 
 func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT s.id, s.task, coalesce(s.cron, ''), s.at, s.timezone, s.overlap, s.paused, d.due_at, d.last_run, t.paused, t.note, t.invalid
+		SELECT s.id, s.task, coalesce(s.cron, ''), `+soundAt+`, s.timezone, s.overlap, s.paused, d.due_at, d.last_run, t.paused, t.note, t.invalid
 		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
-		WHERE d.due_at <= clock_timestamp() AND s.planned = s.version
+		WHERE d.due_at <= clock_timestamp() AND d.due_at >= `+firstDue+` AND s.planned = s.version
 		ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED`, limit)
 	if err != nil {
 		return nil, err
@@ -212,6 +296,9 @@ func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func
 	}
 	f := &firing{view: view, runs: newInsertion(view), next: map[int64]*time.Time{}, last: map[int64]uuid.UUID{}}
 	for _, d := range due {
+		if _, there := view.tasks[d.Schedule.Task]; !there {
+			continue // renamed a moment ago: its next turn knows the name
+		}
 		decision := decide(d, view.now)
 		f.next[d.Schedule.ID] = decision.Next
 		for _, fire := range decision.Fires {
@@ -280,7 +367,7 @@ func (f *firing) queueNext(batch *pgx.Batch) {
 
 // NextDue returns when the next schedule is due, and the database clock.
 func (s *Store) NextDue(ctx context.Context) (next *time.Time, now time.Time, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT (SELECT due_at FROM schedule_due ORDER BY due_at LIMIT 1), clock_timestamp()`).Scan(&next, &now)
+	err = s.pool.QueryRow(ctx, `SELECT (SELECT due_at FROM schedule_due WHERE due_at >= `+firstDue+` AND due_at < 'infinity' ORDER BY due_at LIMIT 1), clock_timestamp()`).Scan(&next, &now)
 	return next, now, wrap(err, "look for the next due time")
 }
 

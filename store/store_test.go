@@ -111,7 +111,7 @@ func (f *fixture) fill() []store.Parcel {
 
 func (f *fixture) revoke() []store.Revoked {
 	f.t.Helper()
-	revoked, err := f.Revoke(context.Background(), f.term)
+	revoked, _, err := f.Revoke(context.Background(), f.term)
 	require.NoError(f.t, err)
 	return revoked
 }
@@ -419,6 +419,7 @@ func TestCancelOfAnUnclaimedRunNeverRunsIt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, task.StateCancelled, r.State)
 	require.Empty(t, f.claim(w, parcels[0]))
+	require.Zero(t, f.exec(`UPDATE parcels SET lane = lane`), "the empty parcel stays with its worker")
 	_, err = f.CancelRun(ctx, ids[0], "ann")
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
 }
@@ -568,7 +569,7 @@ func TestDelayedRunsOpenWhenTheirTimeComes(t *testing.T) {
 	_, parcels, err := f.InsertRuns(ctx, []store.NewRun{{Task: "demo", At: time.Now().Add(time.Hour)}})
 	require.NoError(t, err)
 	require.Empty(t, parcels)
-	n, err := f.ReleaseHolds(ctx, f.term)
+	n, err := f.OpenDue(ctx, f.term)
 	require.NoError(t, err)
 	require.Zero(t, n)
 	f.exec(`UPDATE ready SET available_at = clock_timestamp()`)
@@ -576,7 +577,7 @@ func TestDelayedRunsOpenWhenTheirTimeComes(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, open)
 	require.True(t, due)
-	n, err = f.ReleaseHolds(ctx, f.term)
+	n, err = f.OpenDue(ctx, f.term)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 	require.Len(t, f.fill(), 1)

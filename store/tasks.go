@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -62,15 +64,20 @@ func applyTask(ctx context.Context, tx pgx.Tx, def task.Definition) (change stri
 	if err != nil && !created {
 		return "", err
 	}
-	err = tx.QueryRow(ctx, `
-		INSERT INTO tasks (name, description, chain, params, timeout_ms, retry, queue, priority, durable)
-		VALUES ($1, $2, $3::text::json, $4::text::json, $5, $6::text::json, $7, $8, $9)
-		ON CONFLICT (name) DO UPDATE SET description = excluded.description, chain = excluded.chain, params = excluded.params,
-			timeout_ms = excluded.timeout_ms, retry = excluded.retry, queue = excluded.queue,
-			priority = excluded.priority, durable = excluded.durable
-		RETURNING revision`,
+	// A plain UPDATE where the task is there: an upsert would run the insert's
+	// trigger too, which makes a revision.
+	statement := `UPDATE tasks SET description = $2, chain = $3::text::json, params = $4::text::json, timeout_ms = $5,
+		retry = $6::text::json, queue = $7, priority = $8, durable = $9 WHERE name = $1 RETURNING revision`
+	if created {
+		statement = `INSERT INTO tasks (name, description, chain, params, timeout_ms, retry, queue, priority, durable)
+			VALUES ($1, $2, $3::text::json, $4::text::json, $5, $6::text::json, $7, $8, $9) ON CONFLICT (name) DO NOTHING RETURNING revision`
+	}
+	err = tx.QueryRow(ctx, statement,
 		def.Name, def.Description, string(def.Chain), string(def.Params), time.Duration(def.Timeout).Milliseconds(),
 		string(retry), def.Queue, *def.Priority, *def.Durable).Scan(&after)
+	if created && isMissing(err) {
+		return applyTask(ctx, tx, def) // somebody made it meanwhile
+	}
 	if err != nil {
 		return "", err
 	}
@@ -149,7 +156,7 @@ func schedulesOf(ctx context.Context, tx pgx.Tx, name string) ([]task.Schedule, 
 	return pgx.CollectRows(rows, scanSchedule)
 }
 
-const scheduleColumns = `SELECT s.id, s.task, coalesce(s.cron, ''), s.at, s.timezone, s.overlap, s.paused, s.invalid, d.due_at
+const scheduleColumns = `SELECT s.id, s.task, coalesce(s.cron, ''), ` + soundAt + `, s.timezone, s.overlap, s.paused, s.invalid, ` + soundDue + `
 	FROM schedules s LEFT JOIN schedule_due d ON d.schedule = s.id `
 
 func scanSchedule(row pgx.CollectableRow) (sc task.Schedule, err error) {
@@ -158,7 +165,7 @@ func scanSchedule(row pgx.CollectableRow) (sc task.Schedule, err error) {
 }
 
 const taskColumns = `SELECT name, description, chain::text, params::text, timeout_ms, retry::text, queue, priority, durable,
-	paused, note, revision, invalid, created_at, updated_at FROM tasks `
+	paused, note, revision, CASE WHEN checked = revision THEN invalid ELSE '' END, created_at, updated_at FROM tasks `
 
 func scanTask(row pgx.CollectableRow) (t task.Task, err error) {
 	var chain, params, retry string
@@ -171,11 +178,28 @@ func scanTask(row pgx.CollectableRow) (t task.Task, err error) {
 		return t, err
 	}
 	t.Chain, t.Params = json.RawMessage(chain), json.RawMessage(params)
-	t.Timeout = task.Duration(time.Duration(timeout) * time.Millisecond)
+	t.Timeout = task.Duration(milliseconds(timeout))
 	t.Priority, t.Durable = &priority, &durable
-	// A row written by hand may hold a retry that is no retry: invalid says so.
-	_ = json.Unmarshal([]byte(retry), &t.Retry)
+	if t.Retry, err = parseRetry(retry); err != nil && t.Invalid == "" {
+		t.Invalid = err.Error()
+	}
 	return t, nil
+}
+
+// parseRetry reads a retry that may have been written by hand.
+func parseRetry(text string) (r task.Retry, err error) {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		return task.Retry{}, task.Errorf(task.CodeInvalid, "%w", err).At("retry").
+			Fix(`write {"attempts": 3, "backoff": "2s", "factor": 2, "max": "10m", "jitter": 0.2}`)
+	}
+	return r, nil
+}
+
+// milliseconds is a duration; what does not fit is the longest there is.
+func milliseconds(n int64) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 }
 
 // Task returns one task with its schedules, or a not_found error.
@@ -256,7 +280,8 @@ func (s *Store) DeleteTask(ctx context.Context, name string) error {
 }
 
 // UncheckedTasks returns tasks whose last change nobody has validated yet, such
-// as rows written by SQL.
+// as rows written by SQL. Invalid tells what is wrong with a row already at
+// reading it.
 func (s *Store) UncheckedTasks(ctx context.Context, limit int) ([]task.Task, error) {
 	return s.tasks(ctx, `WHERE checked IS DISTINCT FROM revision ORDER BY name LIMIT $1`, limit)
 }
@@ -282,8 +307,8 @@ func (s *Store) Revisions(ctx context.Context, ids []int64) (map[int64]task.Revi
 		if err = row.Scan(&r.ID, &r.Task, &chain, &params, &timeout, &retry, &r.Queue, &r.Priority, &r.Durable); err != nil {
 			return r, err
 		}
-		r.Chain, r.Params, r.Timeout = json.RawMessage(chain), json.RawMessage(params), time.Duration(timeout)*time.Millisecond
-		_ = json.Unmarshal([]byte(retry), &r.Retry) // checked when the task was
+		r.Chain, r.Params, r.Timeout = json.RawMessage(chain), json.RawMessage(params), milliseconds(timeout)
+		r.Retry, _ = parseRetry(retry) // the task is flagged
 		return r, nil
 	})
 	if err != nil {

@@ -26,11 +26,10 @@ func (s *Store) RegisterWorker(ctx context.Context, w task.Worker) (epoch int64,
 
 // Beat is what a worker tells at each heartbeat.
 type Beat struct {
-	Epoch    int64
-	State    task.WorkerState // active or draining
-	Running  int
-	RSS      int64
-	Draining bool
+	Epoch   int64
+	State   task.WorkerState // active or draining
+	Running int
+	RSS     int64
 }
 
 // BeatAnswer is what it hears.
@@ -104,9 +103,18 @@ func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	return list, wrap(err, "list workers")
 }
 
-// Queues lists the queues that tasks name, for workers that serve all of them.
+// Queues lists the queues that tasks or waiting parcels name, for workers that
+// serve all of them.
 func (s *Store) Queues(ctx context.Context) ([]string, error) {
-	rows, err := s.pool.Query(ctx, `SELECT DISTINCT queue FROM tasks UNION SELECT $1 ORDER BY 1`, task.DefaultQueue)
+	rows, err := s.pool.Query(ctx, `
+		WITH RECURSIVE q AS (
+			(SELECT queue FROM tasks ORDER BY queue LIMIT 1)
+			UNION ALL
+			SELECT (SELECT t.queue FROM tasks t WHERE t.queue > q.queue ORDER BY t.queue LIMIT 1) FROM q WHERE q.queue IS NOT NULL
+		)
+		SELECT queue FROM q WHERE queue IS NOT NULL
+		UNION SELECT replace(lane, 'suspect:', '') FROM parcels
+		UNION SELECT $1 ORDER BY 1`, task.DefaultQueue)
 	if err != nil {
 		return nil, wrap(err, "list queues")
 	}
@@ -123,6 +131,6 @@ func (s *Store) LearnCosts(ctx context.Context, costs map[int64]float64) error {
 	}
 	_, err := s.pool.Exec(ctx, `INSERT INTO task_costs AS c (revision, micros)
 		SELECT * FROM (SELECT unnest($1::bigint[]), unnest($2::float8[])) AS i(revision, micros) ORDER BY revision
-		ON CONFLICT (revision) DO UPDATE SET micros = c.micros * 0.7 + excluded.micros * 0.3`, revisions, micros)
+		ON CONFLICT (revision) DO UPDATE SET micros = power(c.micros, 0.7) * power(excluded.micros, 0.3)`, revisions, micros)
 	return wrap(err, "record the cost of tasks")
 }

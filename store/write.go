@@ -31,6 +31,7 @@ type Ending struct {
 	StartedAt time.Time
 	Attempt   int           // of the next attempt, when it goes again
 	After     time.Duration // how long to wait before that
+	Lane      string        // it goes again in; "": its queue's own
 
 	refused bool // it stands for one that the database did not take
 }
@@ -62,8 +63,8 @@ type Written struct {
 	Refused map[uuid.UUID]error
 }
 
-// Write commits steps, endings and logs in one transaction. Every row is
-// checked against the run's fence; to repeat a batch after an unclear failure
+// Write commits steps, endings and logs in one transaction. Every step and
+// ending is checked against the run's fence, which log lines carry in their numbers; to repeat a batch after an unclear failure
 // is safe. A value that the database refuses does not fail its neighbours.
 func (s *Store) Write(ctx context.Context, b Batch) (Written, error) {
 	out := Written{Stale: map[uuid.UUID]bool{}, Refused: map[uuid.UUID]error{}}
@@ -160,7 +161,7 @@ func (s *Store) writeOnce(ctx context.Context, b Batch, written map[uuid.UUID]bo
 	if batch.Len() == 0 {
 		return nil
 	}
-	return s.pool.SendBatch(ctx, batch).Close()
+	return s.bulk.SendBatch(ctx, batch).Close()
 }
 
 func queueLogs(batch *pgx.Batch, logs []LogRow) {
@@ -219,15 +220,16 @@ func queueSteps(batch *pgx.Batch, steps []StepRow, note func(pgx.Rows) error) {
 	batch.Queue(insertSteps, runs, fences, iterations, paths, names, attempts, outcomes, vars, started, finished, low, high).Query(note)
 }
 
-// The end of a run and its last steps are one row. A plain UPDATE is safe
-// here: after waiting for a lock Postgres checks the fence again. The state of
+// The end of a run and its last steps are one row. A plain UPDATE keeps the
+// fence: after waiting for a lock Postgres checks it again. The state of
 // the answer's own earlier commit counts as written.
 const endRuns = `
-	UPDATE runs r SET state = i.state, outcome = i.outcome::json, reason = i.reason, packages = i.packages::json, tail = i.tail::json,
+	UPDATE runs r SET state = i.state, outcome = i.outcome::json,
+		reason = CASE WHEN i.state = 'cancelled' AND r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') ELSE i.reason END, packages = i.packages::json, tail = i.tail::json,
 		started_at = coalesce(r.started_at, i.started_at), finished_at = coalesce(r.finished_at, clock_timestamp()), worker = $8
 	FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $9::timestamptz[])
 		AS i(id, fence, state, outcome, reason, packages, tail, started_at)
-	WHERE r.id = i.id AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence
+	WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence
 		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
 	RETURNING r.id`
 
@@ -236,19 +238,19 @@ const endRuns = `
 // A run that somebody asked to cancel meanwhile does not go again.
 const requeueRuns = `
 	WITH i AS (
-		SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $9::timestamptz[])
-			AS i(id, fence, attempt, after_ms, outcome, reason, packages, started_at)
+		SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $9::timestamptz[], $12::text[])
+			AS i(id, fence, attempt, after_ms, outcome, reason, packages, started_at, lane)
 	), u AS (
 		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
 			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json, reason = i.reason,
 			packages = i.packages::json, started_at = coalesce(r.started_at, i.started_at), worker = $8,
 			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
-		FROM i WHERE r.id = i.id AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
-		RETURNING r.id, r.state, r.queue, r.priority, r.revision, r.task, r.available_at, i.after_ms
+		FROM i WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
+		RETURNING r.id, r.state, coalesce(i.lane, r.queue) AS lane, r.priority, r.revision, r.task, r.available_at, i.after_ms
 	), queued AS (
 		INSERT INTO ready (run, lane, priority, revision, task, hold, available_at)
-		SELECT id, queue, priority, revision, task, CASE WHEN after_ms > 0 THEN 'later' ELSE '' END, available_at FROM u WHERE state = 'queued'
+		SELECT id, lane, priority, revision, task, CASE WHEN after_ms > 0 THEN 'later' ELSE '' END, available_at FROM u WHERE state = 'queued'
 	)
 	SELECT id FROM u UNION ALL
 	SELECT r.id FROM runs r JOIN i ON r.id = i.id
@@ -269,7 +271,7 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	}
 	if len(again) > 0 {
 		c := endingColumns(again)
-		batch.Queue(requeueRuns, c.ids, c.fences, c.attempts, c.after, c.outcomes, c.reasons, c.packages, b.Worker, c.started, c.low, c.high).Query(note)
+		batch.Queue(requeueRuns, c.ids, c.fences, c.attempts, c.after, c.outcomes, c.reasons, c.packages, b.Worker, c.started, c.low, c.high, c.lanes).Query(note)
 	}
 }
 
@@ -279,7 +281,7 @@ type endingArrays struct {
 	after                     []int64
 	states                    []string
 	outcomes, packages, tails []*string
-	reasons                   []*string
+	reasons, lanes            []*string
 	started                   []*time.Time
 	low, high                 uuid.UUID
 }
@@ -292,6 +294,7 @@ func endingColumns(endings []Ending) endingArrays {
 		c.attempts, c.after = append(c.attempts, int32(e.Attempt)), append(c.after, e.After.Milliseconds())
 		c.outcomes, c.reasons = append(c.outcomes, nullText(string(e.Outcome))), append(c.reasons, nullText(clean(e.Reason)))
 		c.packages, c.tails = append(c.packages, nullText(string(e.Packages))), append(c.tails, nullText(string(e.Tail)))
+		c.lanes = append(c.lanes, nullText(e.Lane))
 		var started *time.Time
 		if !e.StartedAt.IsZero() {
 			started = &e.StartedAt

@@ -2,6 +2,8 @@ package task
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -81,23 +83,48 @@ func Succeed(data json.RawMessage) Outcome { return Outcome{Success: true, Data:
 func Fail(reason string) Outcome { return Outcome{Reason: reason} }
 
 // MarshalJSON writes one flat object: success, reason, data, call_stack and
-// the extra fields.
+// the extra fields. It is on the hot path of every run, so the fields are
+// appended by hand and only the rare ones are marshalled by reflection.
 func (o Outcome) MarshalJSON() ([]byte, error) {
-	fields := make(map[string]any, len(o.Extra)+4)
-	for k, v := range o.Extra {
-		fields[k] = v
+	b := make([]byte, 0, 64+len(o.Data))
+	b = append(b, `{"success":`...)
+	b = strconv.AppendBool(b, o.Success)
+	add := func(name string, value any) error {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		b = append(append(b, ','), quoted(name)...)
+		b = append(append(b, ':'), text...)
+		return nil
 	}
-	fields["success"] = o.Success
 	if o.Reason != "" {
-		fields["reason"] = o.Reason
+		if err := add("reason", o.Reason); err != nil {
+			return nil, err
+		}
 	}
 	if o.Data != nil {
-		fields["data"] = o.Data
+		if !json.Valid(o.Data) {
+			return nil, Errorf(CodeInvalid, "the data of an outcome are not JSON")
+		}
+		b = append(append(b, `,"data":`...), o.Data...)
 	}
 	if len(o.CallStack) > 0 {
-		fields["call_stack"] = o.CallStack
+		if err := add("call_stack", o.CallStack); err != nil {
+			return nil, err
+		}
 	}
-	return json.Marshal(fields)
+	for _, name := range slices.Sorted(maps.Keys(o.Extra)) {
+		if err := add(name, o.Extra[name]); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, '}'), nil
+}
+
+func quoted(name string) []byte {
+	text, _ := json.Marshal(name) // a string marshals
+	return text
 }
 
 // UnmarshalJSON reads an object; success must be true for a good outcome.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -12,12 +13,16 @@ type backlog struct {
 	some   *sync.Cond
 	jobs   []*job
 	idle   int // slots waiting for a job
-	micros float64
+	mean   duration
+	popped time.Time // when a slot took a job last
 	closed bool
 }
 
 // fast is the mean duration below which a worker claims ahead of free slots.
 const fast = 5 * time.Millisecond
+
+// patience is how much longer a job may wait while slots take jobs.
+const patience = 20
 
 func newBacklog() *backlog {
 	b := &backlog{}
@@ -46,6 +51,7 @@ func (b *backlog) pop() *job {
 	}
 	j := b.jobs[0]
 	b.jobs[0] = nil
+	b.popped = time.Now()
 	b.jobs = b.jobs[1:]
 	return j
 }
@@ -54,7 +60,7 @@ func (b *backlog) pop() *job {
 func (b *backlog) finished(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.micros += (float64(d.Microseconds()) - b.micros) * 0.05
+	b.mean.add(d)
 }
 
 // room reports whether to claim another parcel now: when a slot is free, or
@@ -69,15 +75,20 @@ func (b *backlog) room() bool {
 		return true
 	}
 	limit := float64(fast.Microseconds())
-	return b.micros < limit && float64(len(b.jobs))*b.micros < limit
+	return b.mean.micros < limit && float64(len(b.jobs))*b.mean.micros < limit
 }
 
-// stale takes out the jobs that have waited since before the given time.
-func (b *backlog) stale(before time.Time) []*job {
+// stale takes out the jobs that should go elsewhere: those that have waited for
+// longer than stuck while no slot took any, and those that have waited much
+// longer than that although slots are at work.
+func (b *backlog) stale(now time.Time, stuck time.Duration) []*job {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if now.Sub(b.popped) < stuck {
+		stuck *= patience
+	}
 	n := 0
-	for n < len(b.jobs) && b.jobs[n].claimedAt.Before(before) {
+	for n < len(b.jobs) && now.Sub(b.jobs[n].claimedAt) > stuck {
 		n++
 	}
 	old := b.jobs[:n:n]
@@ -94,4 +105,18 @@ func (b *backlog) close() []*job {
 	b.jobs = nil
 	b.some.Broadcast()
 	return rest
+}
+
+// duration is a moving geometric mean: a run that the machine kept waiting for
+// a thousand times its own length moves it little, a task that has really
+// become slower moves it within a few runs.
+type duration struct{ micros float64 }
+
+func (m *duration) add(d time.Duration) {
+	sample := max(float64(d.Nanoseconds())/1000, 1)
+	if m.micros == 0 {
+		m.micros = sample
+		return
+	}
+	m.micros *= math.Pow(sample/m.micros, 0.1)
 }

@@ -47,8 +47,9 @@ type pendingStep struct {
 }
 
 type pendingEnding struct {
-	job *job
-	end store.Ending
+	job  *job
+	end  store.Ending
+	gone bool // nothing is to be written: the run is no longer ours
 }
 
 func newCommitter(s *session) *committer {
@@ -86,7 +87,15 @@ func (c *committer) add(j *job, e store.Ending) {
 	for len(c.endings) >= maxPending && !c.closed {
 		c.space.Wait()
 	}
-	c.endings = append(c.endings, pendingEnding{j, e})
+	c.endings = append(c.endings, pendingEnding{job: j, end: e})
+	c.mu.Unlock()
+	c.signal()
+}
+
+// abandon counts a run that was taken back from us as done in its parcel.
+func (c *committer) abandon(j *job) {
+	c.mu.Lock()
+	c.endings = append(c.endings, pendingEnding{job: j, gone: true})
 	c.mu.Unlock()
 	c.signal()
 }
@@ -167,7 +176,7 @@ type pendingBatch struct {
 	endings []pendingEnding
 }
 
-func (b *pendingBatch) empty() bool { return b.Rows() == 0 }
+func (b *pendingBatch) empty() bool { return b.Rows() == 0 && len(b.Parcels) == 0 && len(b.endings) == 0 }
 
 // take gathers the next batch. Log lines alone wait a moment for company.
 func (c *committer) take() *pendingBatch {
@@ -186,7 +195,9 @@ func (c *committer) take() *pendingBatch {
 		b.Steps = append(b.Steps, p.row)
 	}
 	for _, p := range b.endings {
-		b.Endings = append(b.Endings, p.end)
+		if !p.gone {
+			b.Endings = append(b.Endings, p.end)
+		}
 		if p.job.parcel.left--; p.job.parcel.left == 0 {
 			b.Parcels = append(b.Parcels, p.job.parcel.id)
 		}
@@ -228,7 +239,7 @@ func (c *committer) settle(b *pendingBatch, written store.Written) {
 			p.done <- refusedError{cause}
 		case written.Stale[p.row.Run]:
 			p.done <- errRevoked
-			c.session.interrupt(p.row.Run, errRevoked)
+			c.session.revoked(p.row.Run, p.row.Fence)
 		default:
 			p.done <- nil
 		}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +33,7 @@ type parcelRef struct {
 type job struct {
 	session   *session
 	claimed   store.Claimed
+	lane      string
 	parcel    *parcelRef
 	claimedAt time.Time
 	startedAt time.Time
@@ -39,6 +41,8 @@ type job struct {
 	interrupt context.CancelCauseFunc
 	ended     func()
 	logs      *runLog
+	ctx       context.Context // of the attempt
+	over      atomic.Bool     // its ending was handed over, or nobody wants it
 
 	mu       sync.Mutex
 	packages []usedPackage
@@ -49,27 +53,63 @@ type usedPackage struct{ name, digest string }
 // execute runs one attempt and hands its end to the committer.
 func (s *session) execute(work context.Context, j *job) {
 	defer j.ended()
-	if s.gate.pass(work) != nil {
-		return // revoked: others have the run
-	}
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
-	j.interrupt, j.startedAt = cancel, time.Now()
+	j.ctx, j.interrupt, j.startedAt = ctx, cancel, time.Now()
 	j.logs = &runLog{job: j, left: s.cfg.LogLimit}
-	s.mu.Lock()
-	s.live[j.claimed.ID] = j
-	s.mu.Unlock()
-
+	if !s.enter(j) {
+		s.release([]*job{j})
+		return
+	}
+	if err := s.gate.pass(ctx); err != nil {
+		s.leave(j)
+		if errors.Is(err, errDrained) || errors.Is(err, errCancelled) {
+			s.release([]*job{j}) // what was cancelled does not go again
+		} else {
+			s.commits.abandon(j)
+		}
+		return
+	}
 	ending := j.guarded(ctx)
 	spent := time.Since(j.startedAt)
-	if ending != nil {
-		s.commits.add(j, *ending)
-		s.deps.Observe(ending.State, spent)
-	}
-	s.mu.Lock()
-	delete(s.live, j.claimed.ID)
-	s.mu.Unlock()
+	s.finish(j, ending, spent)
+	s.leave(j)
 	s.measured(j.claimed.Revision, spent)
+}
+
+// enter makes the job live; false when the session drains already.
+func (s *session) enter(j *job) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.live[j.claimed.ID] = j
+	if s.cancelAsked[j.claimed.ID] {
+		j.interrupt(errCancelled)
+	}
+	return true
+}
+
+func (s *session) leave(j *job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[j.claimed.ID] == j {
+		delete(s.live, j.claimed.ID)
+	}
+}
+
+// finish hands over the end of an attempt, once.
+func (s *session) finish(j *job, ending *store.Ending, spent time.Duration) {
+	if !j.over.CompareAndSwap(false, true) {
+		return
+	}
+	if ending == nil {
+		s.commits.abandon(j)
+		return
+	}
+	s.commits.add(j, *ending)
+	s.deps.Observe(ending.State, spent)
 }
 
 // guarded makes a fault of ours in one run a failure of that run alone.
@@ -109,6 +149,9 @@ func (j *job) attempt(ctx context.Context) *store.Ending {
 // settle turns the end of an attempt into what is to be written.
 func (j *job) settle(ctx context.Context, rev *prepared, result chain.Result, err error) *store.Ending {
 	cause := context.Cause(ctx)
+	if deadline, ok := ctx.Deadline(); ok && cause == nil && !time.Now().Before(deadline) {
+		cause = errTimedOut // package code watches the same deadline and may be the first to notice
+	}
 	if result.Outcome.Success && err == nil {
 		cause = nil // it was faster than whatever wanted to stop it
 	}
@@ -145,14 +188,14 @@ func (j *job) failed(rev *prepared, state task.State, result chain.Result, reaso
 	}
 	next := j.claimed.Attempt + 1
 	e := j.ending(task.StateQueued, result, fmt.Sprintf("attempt %d of %d: %s", j.claimed.Attempt, rev.attempts(), reason))
-	e.Attempt = next
+	e.Attempt, e.Lane = next, "" // it ended in order: it is no suspect
 	e.After = rev.Retry.Wait(j.claimed.Attempt, rand.Float64())
 	j.logs.line("warn", "", e.Reason)
 	return e
 }
 
 func (j *job) ending(state task.State, result chain.Result, reason string) *store.Ending {
-	e := &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: state, Reason: reason, Attempt: j.claimed.Attempt,
+	e := &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: state, Reason: reason, Attempt: j.claimed.Attempt, Lane: j.lane,
 		StartedAt: j.startedAt, Packages: j.usedPackages()}
 	if state != task.StateQueued || reason != "" {
 		if !result.Outcome.Success && result.Outcome.Reason == "" {
@@ -188,7 +231,7 @@ func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
 		Version: version, Module: call.Ref.Module, Function: call.Ref.Function, Input: call.Input, External: true,
 		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step},
 		Log:     func(level, message string) { j.logs.line(level, call.Step, message) },
-		Resolve: j.resolve,
+		Resolve: j.resolve, Admit: s.gate.pass,
 	})
 }
 
@@ -243,9 +286,14 @@ func (j *job) StartTask(ctx context.Context, name string, params json.RawMessage
 	if err := j.session.gate.pass(ctx); err != nil {
 		return uuid.Nil, err
 	}
-	accepted, err := j.session.deps.Dispatch.Submit(ctx, []dispatch.Request{{Task: name, Params: params, Key: key}})
-	if err != nil {
-		return uuid.Nil, err
+	for {
+		accepted, err := j.session.deps.Dispatch.Submit(ctx, []dispatch.Request{{Task: name, Params: params, Key: key}})
+		if err == nil {
+			return accepted[0].ID, nil
+		}
+		if !store.Unreachable(err) || ctx.Err() != nil {
+			return uuid.Nil, err
+		}
+		pause(ctx, 200*time.Millisecond) // no fault of the run; the key makes the repetition safe
 	}
-	return accepted[0].ID, nil
 }

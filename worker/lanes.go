@@ -77,36 +77,56 @@ func (s *session) stopConsumers(ctx context.Context) {
 // takeParcel waits until there is room, claims the parcel and hands its runs
 // over; the queue is done with it then. What finds no room is offered to others.
 func (s *session) takeParcel(ctx context.Context, item queue.Item) {
-	since := time.Now()
-	for !s.backlog.room() {
-		if time.Since(since) > handBack {
-			s.offerAgain(ctx, item)
-			return
-		}
-		pause(ctx, roomCheck)
-		if ctx.Err() != nil {
-			return
-		}
+	if !s.awaitRoom(ctx, item) {
+		return
 	}
 	if jobs := s.claim(ctx, item); len(jobs) > 0 {
 		s.backlog.push(jobs)
 	}
 }
 
+// awaitRoom waits until there is room; false when the parcel was offered to
+// others instead.
+func (s *session) awaitRoom(ctx context.Context, item queue.Item) bool {
+	since := time.Now()
+	for !s.backlog.room() {
+		if time.Since(since) > handBack {
+			s.offerAgain(ctx, item)
+			return false
+		}
+		pause(ctx, roomCheck)
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // takeSuspect runs a suspect alone: one at a time in this worker.
 func (s *session) takeSuspect(ctx context.Context, item queue.Item) {
+	wait := time.NewTimer(handBack)
+	defer wait.Stop()
 	select {
 	case s.suspect <- struct{}{}:
+	case <-wait.C:
+		s.offerAgain(ctx, item)
+		return
 	case <-ctx.Done():
+		return
+	}
+	// Called at the end of the run or when it is given back, whichever comes first.
+	next := sync.OnceFunc(func() { <-s.suspect })
+	if !s.awaitRoom(ctx, item) {
+		next()
 		return
 	}
 	jobs := s.claim(ctx, item)
 	if len(jobs) == 0 {
-		<-s.suspect
+		next()
 		return
 	}
 	for _, j := range jobs {
-		j.ended = func() { <-s.suspect }
+		j.ended = next
 	}
 	s.backlog.push(jobs)
 }
@@ -132,7 +152,7 @@ func (s *session) claim(ctx context.Context, item queue.Item) []*job {
 	parcel := &parcelRef{id: item.Parcel, left: len(runs)}
 	jobs := make([]*job, len(runs))
 	for i := range runs {
-		jobs[i] = &job{session: s, claimed: runs[i], parcel: parcel, claimedAt: time.Now(), ended: func() {}}
+		jobs[i] = &job{session: s, claimed: runs[i], lane: item.Lane, parcel: parcel, claimedAt: time.Now(), ended: func() {}}
 	}
 	return jobs
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,13 +49,17 @@ type session struct {
 	consumers map[string]queue.Consumer
 	held      map[int64]bool // parcels claimed and not done
 	draining  bool
+	// cancelAsked are the runs that the last heartbeat's answer named.
+	cancelAsked map[uuid.UUID]bool
 	costs     costs
 
-	end context.CancelCauseFunc // ends everything at once
+	end   context.CancelCauseFunc // ends everything at once
+	stuck chan struct{}           // closed when a call ignores its interrupt
 }
 
-// run works until ctx ends (then it drains) or the cluster revokes the epoch.
-func (s *session) run(ctx context.Context) {
+// run works until ctx ends or a call is stuck (then it drains), or the cluster
+// revokes the epoch. It returns errStuck when only the end of the process helps.
+func (s *session) run(ctx context.Context) error {
 	work, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.end = end
 	defer end(nil)
@@ -70,30 +75,59 @@ func (s *session) run(ctx context.Context) {
 	duties.Go(func() { s.marks(duty) })
 	duties.Go(func() { s.learn(duty) })
 	duties.Go(func() { s.watchCancels(duty) })
+	watch, stopWatch := context.WithCancel(context.WithoutCancel(ctx)) // a call may be stuck after a revocation too
+	defer stopWatch()
+	duties.Go(func() { s.watchStuck(watch) })
 	duties.Go(func() { s.commits.loop(work) })
 
 	select {
 	case <-ctx.Done():
+		s.drain(work)
+	case <-s.stuck:
 		s.drain(work)
 	case <-work.Done():
 		s.log.Warn("the cluster gave this worker up: its runs are interrupted and go elsewhere")
 		s.stopConsumers(ctx)
 	}
 	s.backlog.close()
-	slots.Wait()
+	err := s.await(&slots)
 	s.commits.finish(flushBudget)
-	s.retire()
+	if err != nil {
+		s.retire(err.Error())
+	} else {
+		s.retire("stopped as asked")
+	}
 	stopDuties()
+	stopWatch()
 	end(errDrained)
 	duties.Wait()
 	s.log.Info("worker session ends")
+	return err
+}
+
+// await waits until the slots have come back. One that a stuck call holds never does.
+func (s *session) await(slots *sync.WaitGroup) error {
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		slots.Wait()
+	}()
+	select {
+	case <-back:
+		return nil
+	case <-s.stuck:
+	}
+	for s.running() > 0 {
+		pause(context.Background(), 10*time.Millisecond)
+	}
+	return errStuck
 }
 
 // retire tells the cluster that the session ended as planned.
-func (s *session) retire() {
+func (s *session) retire(reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := s.deps.Store.EndWorker(ctx, s.epoch, task.WorkerStopped, "stopped as asked"); err != nil {
+	if err := s.deps.Store.EndWorker(ctx, s.epoch, task.WorkerStopped, reason); err != nil {
 		s.log.WithError(err).Warn("could not record the end of this worker; the cluster will notice by itself")
 	}
 }
@@ -104,8 +138,8 @@ func (s *session) drain(work context.Context) {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	s.stopConsumers(work) // before the beat: what a handler still holds can be claimed or offered to others
 	s.beat(work)
-	s.stopConsumers(work)
 	s.release(s.backlog.close())
 	deadline := time.NewTimer(s.cfg.DrainTimeout)
 	defer deadline.Stop()
@@ -152,7 +186,8 @@ func (s *session) slot(ctx context.Context) {
 // release gives back claimed runs that have not started.
 func (s *session) release(jobs []*job) {
 	for _, j := range jobs {
-		s.commits.add(j, store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt})
+		s.commits.add(j, store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt, Lane: j.lane})
+		j.ended()
 	}
 }
 
@@ -166,9 +201,29 @@ func (s *session) beats(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			s.syncLanes(ctx)
+			s.disown(ctx)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// disown gives back parcels that the database says are ours and that nobody
+// here knows of. There should be none; a run in such a parcel would wait for ever.
+func (s *session) disown(ctx context.Context) {
+	claimed, err := s.deps.Store.ClaimedBy(ctx, s.epoch)
+	if err != nil || len(claimed) == 0 {
+		return // asked again in a second
+	}
+	s.mu.Lock()
+	unknown := slices.DeleteFunc(claimed, func(id int64) bool { return s.held[id] })
+	s.mu.Unlock()
+	if len(unknown) == 0 {
+		return
+	}
+	s.log.WithField("parcels", unknown).Error("giving back parcels that this worker has lost track of; please report it")
+	if err := s.deps.Store.Disown(ctx, s.epoch, unknown); err != nil {
+		s.log.WithError(err).Warn("could not give parcels back")
 	}
 }
 
@@ -194,7 +249,14 @@ func (s *session) beat(ctx context.Context) {
 		return
 	}
 	s.gate.beat(sent)
+	asked := make(map[uuid.UUID]bool, len(answer.Cancel))
 	for _, id := range answer.Cancel {
+		asked[id] = true
+	}
+	s.mu.Lock()
+	s.cancelAsked = asked
+	s.mu.Unlock()
+	for id := range asked {
 		s.interrupt(id, errCancelled)
 	}
 }
@@ -204,6 +266,16 @@ func (s *session) interrupt(id uuid.UUID, cause error) {
 	defer s.mu.Unlock()
 	if j, ok := s.live[id]; ok {
 		j.interrupt(cause)
+	}
+}
+
+// revoked interrupts a run that was taken back from us under that fence. It may
+// have ended, and even come back to this worker under a later one.
+func (s *session) revoked(id uuid.UUID, fence int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j, ok := s.live[id]; ok && j.claimed.Fence == fence {
+		j.interrupt(errRevoked)
 	}
 }
 
@@ -227,7 +299,7 @@ func (s *session) marks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			s.release(s.backlog.stale(now.Add(-releaseFor)))
+			s.release(s.backlog.stale(now, releaseFor))
 			s.mark(ctx, now.Add(-visibleFor))
 		}
 	}
@@ -243,6 +315,7 @@ func (s *session) mark(ctx context.Context, before time.Time) {
 		if !j.marked && j.startedAt.Before(before) {
 			ids, fences, started = append(ids, id), append(fences, j.claimed.Fence), append(started, j.startedAt)
 			jobs = append(jobs, j)
+			s.costs.add(j.claimed.Revision, time.Since(j.startedAt)) // known now: it is no short run
 		}
 	}
 	s.mu.Unlock()
@@ -263,29 +336,36 @@ func (s *session) mark(ctx context.Context, before time.Time) {
 	}
 	s.mu.Unlock()
 	for _, id := range stale {
-		s.interrupt(id, errRevoked) // one that has just ended is no longer live
+		for i := range ids {
+			if ids[i] == id {
+				s.revoked(id, fences[i])
+			}
+		}
 	}
 }
 
 // costs gathers measured durations per task revision.
 type costs struct {
-	mean  map[int64]float64 // microseconds
+	mean  map[int64]*duration
 	dirty map[int64]bool
 }
 
 func (s *session) measured(revision int64, d time.Duration) {
 	s.backlog.finished(d)
-	micros := max(float64(d.Nanoseconds())/1000, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &s.costs
-	if c.mean == nil {
-		c.mean, c.dirty = map[int64]float64{}, map[int64]bool{}
+	s.costs.add(revision, d)
+}
+
+func (c *costs) add(revision int64, d time.Duration) {
+	if c.mean == nil || len(c.mean) >= maxRevisions {
+		c.mean, c.dirty = map[int64]*duration{}, map[int64]bool{}
 	}
-	if old, known := c.mean[revision]; known {
-		micros = old + (micros-old)*0.1
+	if c.mean[revision] == nil {
+		c.mean[revision] = &duration{}
 	}
-	c.mean[revision], c.dirty[revision] = micros, true
+	c.mean[revision].add(d)
+	c.dirty[revision] = true
 }
 
 // learn reports measured costs, so that parcels get the right size.
@@ -301,7 +381,7 @@ func (s *session) learn(ctx context.Context) {
 		s.mu.Lock()
 		report := map[int64]float64{}
 		for revision := range s.costs.dirty {
-			report[revision] = s.costs.mean[revision]
+			report[revision] = s.costs.mean[revision].micros
 		}
 		clear(s.costs.dirty)
 		s.mu.Unlock()

@@ -121,6 +121,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 // Run works until ctx ends, then drains: it claims nothing more, gives back
 // what has not started, lets running work go on for DrainTimeout, and puts back
 // what is left without burning a retry. It blocks until all of that is done.
+//
+// It drains likewise, and returns an error, when a call of package code does
+// not stop although it was told to: the process must then end.
 func (w *Worker) Run(ctx context.Context) error {
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
@@ -135,7 +138,9 @@ func (w *Worker) Run(ctx context.Context) error {
 			continue
 		}
 		wait = 100 * time.Millisecond
-		s.run(ctx)
+		if err := s.run(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -162,7 +167,7 @@ func (w *Worker) newSession(ctx context.Context) (*session, error) {
 	log := w.deps.Log.WithField("worker", id)
 	s := &session{
 		Worker: w, id: id, epoch: epoch, log: log, backlog: newBacklog(), gate: newGate(), suspect: make(chan struct{}, 1),
-		live: map[uuid.UUID]*job{}, consumers: map[string]queue.Consumer{}, held: map[int64]bool{},
+		live: map[uuid.UUID]*job{}, consumers: map[string]queue.Consumer{}, held: map[int64]bool{}, stuck: make(chan struct{}),
 	}
 	s.commits = newCommitter(s)
 	w.deps.Session(epoch, id)

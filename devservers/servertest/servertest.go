@@ -116,7 +116,7 @@ func database(t testing.TB, migrated bool) string {
 
 // Redis returns the URL of a Redis that the tests of this process, and with
 // CATENA_TEST_REDIS_URL of others too, share: keep to RedisNamespace in it and
-// never flush it. A test that flushes starts its own with devservers.StartRedis.
+// never flush it. A test that does starts its own with OwnRedis.
 func Redis(t testing.TB) string {
 	t.Helper()
 	url, err := sharedRedis()
@@ -124,6 +124,25 @@ func Redis(t testing.TB) string {
 		t.Fatalf("test Redis: %v", err)
 	}
 	return url
+}
+
+// OwnRedis starts a Redis for one test, which may empty, kill and restart it.
+func OwnRedis(t testing.TB) *devservers.Redis {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	defer cancel()
+	r, err := devservers.StartRedis(ctx, devservers.RedisConfig{DataDir: filepath.Join(Dir(t), "redis"), Log: quiet()})
+	if err != nil {
+		t.Fatalf("start a Redis: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), dropPatience)
+		defer cancel()
+		if err := r.Stop(ctx); err != nil {
+			t.Errorf("stop the test's Redis: %v", err)
+		}
+	})
+	return r
 }
 
 // RedisNamespace returns a name that no other test has, of letters and digits.

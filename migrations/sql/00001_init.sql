@@ -74,6 +74,8 @@ CREATE TABLE tasks (
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX tasks_queue ON tasks (queue);
+CREATE INDEX tasks_paused ON tasks (name) WHERE paused;
 CREATE INDEX tasks_unchecked ON tasks (name) WHERE checked IS DISTINCT FROM revision;
 
 -- Immutable copies of the part of a task that a run needs.
@@ -94,7 +96,7 @@ CREATE INDEX task_revisions_task ON task_revisions (task, id);
 -- Moving average of how long a run of a revision takes, reported by the workers.
 CREATE TABLE task_costs (
     revision bigint PRIMARY KEY,
-    micros   double precision NOT NULL CHECK (micros >= 0)
+    micros   double precision NOT NULL CHECK (micros > 0)
 ) WITH (fillfactor = 50);
 
 -- +goose StatementBegin
@@ -176,12 +178,6 @@ CREATE TABLE fires (
 ) PARTITION BY RANGE (due_at);
 
 -- ---------------------------------------------------------------- runs
-
--- +goose StatementBegin
-CREATE FUNCTION catena_id_floor(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
-$$;
--- +goose StatementEnd
 
 -- No index on state: it would end HOT updates. What is ready stands in ready,
 -- what is claimed in parcels.
@@ -344,7 +340,6 @@ CREATE INDEX audit_at ON audit (at);
 -- +goose Down
 DROP TABLE audit, tokens, releases, package_versions, run_keys, cancels, parcels, ready, run_logs, steps, runs,
     fires, schedule_due, schedules, task_costs, task_revisions, tasks, workers, leader, cluster, schema_info;
-DROP FUNCTION catena_id_floor(timestamptz);
 DROP FUNCTION schedules_revise();
 DROP FUNCTION tasks_revise();
 DROP SEQUENCE parcel_ids, schedule_versions, task_revision_ids, worker_epochs;

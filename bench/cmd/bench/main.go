@@ -12,17 +12,21 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/catena-run/catena/bench"
+	"github.com/catena-run/catena/bench/ours"
 	"github.com/catena-run/catena/bench/peers"
 )
 
 type options struct {
 	runs, samples, rounds int
-	only                  string
+	schedules             int
+	parts                 bool // Catena's own parts instead of the comparison
+	only, profile         string
 }
 
 // row is what was measured of one subject.
@@ -39,6 +43,9 @@ func main() {
 	flag.IntVar(&o.samples, "samples", 60, "triggers in a measurement of latency")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of throughput; the median counts")
 	flag.StringVar(&o.only, "only", "", "measure only subjects whose name contains this")
+	flag.BoolVar(&o.parts, "parts", false, "measure Catena's parts that have no peer here: steps, calls, schedules")
+	flag.IntVar(&o.schedules, "schedules", 1_000_000, "schedules in the table, with -parts")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -50,6 +57,17 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, o options) error {
+	if o.profile != "" {
+		file, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	servers := bench.Servers{PostgresURL: os.Getenv("CATENA_TEST_POSTGRES_URL"), RedisURL: os.Getenv("CATENA_TEST_REDIS_URL")}
 	if servers.PostgresURL == "" || servers.RedisURL == "" {
 		return errors.New("CATENA_TEST_POSTGRES_URL and CATENA_TEST_REDIS_URL are not set; run `make bench`")
@@ -59,6 +77,13 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		return err
 	}
 	fmt.Fprintf(out, "%s, %d cores, %s; %s\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly), durability)
+	if o.parts {
+		figures, err := ours.Parts(ctx, servers, o.schedules)
+		for _, f := range figures {
+			fmt.Fprintf(out, "%-60s %s\n", f.Name, f.Value)
+		}
+		return err
+	}
 	rows := measure(ctx, out, subjects(servers), o)
 	fmt.Fprintln(out)
 	if err := printRows(out, rows); err != nil {
@@ -75,7 +100,7 @@ func run(ctx context.Context, out io.Writer, o options) error {
 
 // subjects lists what is measured, Catena first.
 func subjects(servers bench.Servers) []bench.Subject {
-	return peers.All(servers)
+	return append([]bench.Subject{ours.Catena{Servers: servers}}, peers.All(servers)...)
 }
 
 // measure takes the subjects in turn within each round, so that a noisy moment
@@ -124,10 +149,19 @@ func throughput(ctx context.Context, s bench.Subject, r *row, runs int) error {
 
 func printRows(out io.Writer, rows []*row) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "no-op runs\truns/s, accept to end\truns/s of a backlog\tidle start p50\tp99\t")
+	fmt.Fprintln(table, "no-op runs\truns/s, accept to end\tours/its\truns/s of a backlog\tours/its\tidle start p50\tp99\t")
 	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%s\t%s\t\n", r.name, bench.Median(r.throughput), bench.Median(r.backlog),
+		throughput, backlog := bench.Median(r.throughput), bench.Median(r.backlog)
+		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\t%s\t%s\t\n", r.name,
+			throughput, ratio(bench.Median(rows[0].throughput), throughput), backlog, ratio(bench.Median(rows[0].backlog), backlog),
 			r.p50.Round(10*time.Microsecond), r.p99.Round(10*time.Microsecond))
 	}
 	return table.Flush()
+}
+
+func ratio(ours, its float64) string {
+	if ours == 0 || its == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", ours/its)
 }

@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/task"
+)
+
+const (
+	drainTimeout = 3 * time.Second
+	drainSlack   = 6 * time.Second // for the last commits and the end of the process
+)
+
+// TestDrain stops a worker and a master politely: short runs finish where
+// they are, long ones go back and begin again elsewhere with their retry budget untouched.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "worker.drainTimeout="+drainTimeout.String())
+	c.startMaster(0)
+	first := c.startWorker()
+	c.awaitWorkers(1)
+	c.push()
+
+	drained := c.beginRuns()
+	c.startWorker()
+	c.awaitWorkers(2)
+	first.signal(t, syscall.SIGTERM)
+	require.Zero(t, first.ended(t, drainTimeout+drainSlack))
+	c.judgeDrain(drained)
+
+	// The same of a master with two workers, the rest of the cluster stopped meanwhile.
+	c.workers[1].signal(t, syscall.SIGTERM)
+	require.Zero(t, c.workers[1].ended(t, drainTimeout+drainSlack))
+	second := c.startMaster(2)
+	c.awaitWorkers(2)
+	drained = c.beginRuns()
+	pids := []int{}
+	for _, w := range c.live() {
+		pids = append(pids, w.PID)
+	}
+	c.startWorker()
+	c.awaitWorkers(3)
+	second.signal(t, syscall.SIGTERM)
+	require.Zero(t, second.ended(t, drainTimeout+drainSlack))
+	for _, pid := range pids {
+		require.False(t, exists(pid), "worker %d outlives its master", pid)
+	}
+	c.masters = c.masters[:1]
+	c.judgeDrain(drained)
+	require.Equal(t, "0", c.text(`SELECT count(*)::text FROM workers WHERE state = 'lost'`))
+}
+
+// drainedRuns are on at the moment of the signal.
+type drainedRuns struct{ short, long []task.Run }
+
+func (c *cluster) beginRuns() (d drainedRuns) {
+	c.t.Helper()
+	for range 4 {
+		d.short = append(d.short, c.start("faults/short", `{"ms": 1500}`))
+		d.long = append(d.long, c.start("faults/short", `{"ms": 9000}`))
+	}
+	for _, run := range append(d.short, d.long...) {
+		c.executing(run, 0, 1)
+	}
+	return d
+}
+
+func (c *cluster) judgeDrain(d drainedRuns) {
+	c.t.Helper()
+	check := func(runs []task.Run, times int) {
+		for _, run := range runs {
+			run = c.result(run)
+			require.Equal(c.t, task.StateSucceeded, run.State, run.Reason)
+			require.Equal(c.t, 1, run.Attempt)
+			require.Zero(c.t, run.Losses)
+			require.Equal(c.t, times, c.recorder.count(run.ID, 0))
+		}
+	}
+	check(d.short, 1)
+	check(d.long, 2)
+}

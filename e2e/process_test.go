@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shirou/gopsutil/v3/process"
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/devservers/servertest"
+	"github.com/catena-run/catena/lifecycle"
+)
+
+// folder holds what the tests build; TestMain makes and removes it.
+var folder string
+
+func TestMain(m *testing.M) {
+	var err error
+	if folder, err = servertest.NewFolder(); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = servertest.RemoveFolder(folder)
+	os.Exit(code)
+}
+
+// built is the program under test, built once for all tests of the process.
+var built = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(folder, "catena")
+	args := []string{"build", "-o", bin}
+	if withRace {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, "../cmd/catena")...).CombinedOutput()
+	if err != nil {
+		return "", &exec.Error{Name: "go build: " + string(out), Err: err}
+	}
+	return bin, nil
+})
+
+func binary(t *testing.T) string {
+	t.Helper()
+	bin, err := built()
+	require.NoError(t, err)
+	return bin
+}
+
+// logLine is a line of a process's log, of which the tests look at a few fields.
+type logLine struct {
+	Level  string `json:"level"`
+	Msg    string `json:"msg"`
+	Admin  string `json:"admin"`
+	Reason string `json:"reason"`
+	text   string
+}
+
+// logBook keeps the log of a process and of the workers that it supervises.
+type logBook struct {
+	mu    sync.Mutex
+	rest  []byte
+	lines []logLine
+}
+
+func (b *logBook) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rest = append(b.rest, p...)
+	for {
+		line, rest, found := bytes.Cut(b.rest, []byte("\n"))
+		if !found {
+			return len(p), nil
+		}
+		b.rest = rest
+		l := logLine{text: string(line)}
+		_ = json.Unmarshal(line, &l) // what is no JSON has only its text
+		b.lines = append(b.lines, l)
+	}
+}
+
+// find returns the lines whose text contains part.
+func (b *logBook) find(part string) []logLine {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []logLine
+	for _, l := range b.lines {
+		if strings.Contains(l.text, part) {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+func (b *logBook) tail(n int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var text strings.Builder
+	for _, l := range b.lines[max(0, len(b.lines)-n):] {
+		text.WriteString(l.text + "\n")
+	}
+	return text.String()
+}
+
+// program is a running catena process. It dies with the test process.
+type program struct {
+	name  string
+	child *lifecycle.Child
+	log   *logBook
+}
+
+// start runs the program under test. What a data race detector says of it fails the test.
+func start(t *testing.T, name string, env []string, args ...string) *program {
+	t.Helper()
+	p := &program{name: name, log: &logBook{}}
+	cmd := exec.Command(binary(t), args...)
+	cmd.Env = append(withoutSettings(os.Environ()), env...)
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	p.child, err = lifecycle.StartChild(cmd, syscall.SIGKILL)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		p.kill()
+		require.Empty(t, p.log.find("DATA RACE"), "%s:\n%s", name, p.log.tail(200))
+		if t.Failed() {
+			t.Logf("the end of the log of %s (%d):\n%s", name, p.child.PID(), p.log.tail(60))
+		}
+	})
+	return p
+}
+
+func withoutSettings(environ []string) []string {
+	var kept []string
+	for _, v := range environ {
+		if !strings.HasPrefix(v, "CATENA_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+func (p *program) alive() bool { return p.child.Alive() }
+
+// kill is kill -9; it returns when the process is gone.
+func (p *program) kill() {
+	_ = p.child.Signal(syscall.SIGKILL)
+	<-p.child.Done()
+}
+
+func (p *program) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	require.NoError(t, p.child.Signal(sig))
+}
+
+// ended waits until the process has ended by itself and returns its exit code.
+func (p *program) ended(t *testing.T, within time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.child.Done():
+	case <-time.After(within):
+		require.FailNow(t, "still running", "%s after %v:\n%s", p.name, within, p.log.tail(40))
+	}
+	var exit *exec.ExitError
+	if err := p.child.Err(); err != nil {
+		require.ErrorAs(t, err, &exit)
+		return exit.ExitCode()
+	}
+	return 0
+}
+
+// exists tells whether a process runs; one that is dead and not yet collected does not.
+func exists(pid int) bool {
+	p, err := process.NewProcess(int32(pid))
+	if err != nil {
+		return false
+	}
+	status, err := p.Status()
+	return err == nil && !strings.Contains(strings.Join(status, ""), process.Zombie)
+}

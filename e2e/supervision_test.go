@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/task"
+)
+
+// TestWorkerIsReplaced makes a supervised worker worth replacing.
+func TestWorkerIsReplaced(t *testing.T) {
+	t.Parallel()
+	t.Run("for its memory", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster(t, "worker.maxMemory=256MiB", "script.heapLimit=250MiB")
+		m := c.startMaster(1)
+		c.awaitWorkers(1)
+		old := c.live()[0]
+		c.push()
+		c.apply("name: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 240, ms: 3000}}]\n")
+		run := c.result(c.start("hold", `{}`))
+		require.Equal(t, task.StateSucceeded, run.State, run.Reason) // it was drained, not killed
+		require.Zero(t, run.Losses)
+		c.replaced(m, old, "of memory, the limit is 256.0 MiB")
+	})
+	t.Run("for its age", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster(t, "worker.ttl=10s")
+		m := c.startMaster(1)
+		c.awaitWorkers(1)
+		old := c.live()[0]
+		c.push()
+		c.replaced(m, old, "old, its limit is")
+		run := c.result(c.start("faults/short", `{}`))
+		require.Equal(t, task.StateSucceeded, run.State, run.Reason)
+		require.Equal(t, "stopped", c.text(`SELECT state FROM workers WHERE epoch = $1`, old.Epoch))
+	})
+	t.Run("when it hangs", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster(t)
+		m := c.startMaster(1)
+		c.awaitWorkers(1)
+		old := c.live()[0]
+		c.push()
+		run := c.start("faults/steps", `{"ms": 500}`)
+		c.executing(run, 1, 1)
+		require.NoError(t, syscall.Kill(old.PID, syscall.SIGSTOP))
+		c.replaced(m, old, "no sign of life for")
+		run = c.result(run)
+		require.Equal(t, task.StateSucceeded, run.State, run.Reason)
+		require.Equal(t, 1, run.Attempt)
+		require.Equal(t, 1, run.Losses)
+		require.Equal(t, 1, c.recorder.count(run.ID, 0), "a committed step ran again")
+	})
+}
+
+// replaced waits until another worker is there, the old process is gone and
+// the master has said why.
+func (c *cluster) replaced(m *node, old task.Worker, reason string) {
+	c.t.Helper()
+	c.eventually(func() bool {
+		list := c.live()
+		return len(list) == 1 && list[0].Epoch != old.Epoch && list[0].PID != old.PID
+	}, "worker %d is not replaced", old.PID)
+	require.False(c.t, exists(old.PID))
+	said := m.log.find(`"worker is replaced"`)
+	require.Len(c.t, said, 1, m.log.tail(40))
+	require.Contains(c.t, said[0].Reason, reason)
+}
+
+// TestNoOrphans kills a master with -9: its workers die with it, also one that
+// is suspended, and their runs go on elsewhere.
+func TestNoOrphans(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	dying := c.startMaster(2)
+	c.awaitWorkers(2)
+	c.push()
+	run := c.start("faults/steps", `{"ms": 700}`)
+	c.executing(run, 0, 1)
+	pids := []int{}
+	for _, w := range c.live() {
+		pids = append(pids, w.PID)
+	}
+	require.NoError(t, syscall.Kill(pids[0], syscall.SIGSTOP))
+	c.startMaster(1)
+	killed := time.Now()
+	dying.kill()
+	c.masters = c.masters[1:]
+	c.within(5*time.Second, func() bool { return !exists(pids[0]) && !exists(pids[1]) }, "workers %v outlive their master", pids)
+	run = c.result(run)
+	require.Equal(t, task.StateSucceeded, run.State, run.Reason)
+	require.Equal(t, 1, run.Attempt)
+	require.Less(t, time.Since(killed), 15*time.Second)
+}

@@ -1,0 +1,26 @@
+package master
+
+import (
+	"context"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/store"
+)
+
+// Supervise runs only the supervisor.
+func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned bool, reason string)) {
+	m.supervisor.died = died
+	m.supervisor.run(ctx)
+}
+
+// Candidate is a candidate without a master.
+type Candidate struct{ candidate }
+
+// NewCandidate returns one that calls lead while it leads.
+func NewCandidate(s *store.Store, holder string, log logrus.FieldLogger, lead func(context.Context, int64)) *Candidate {
+	return &Candidate{candidate{store: s, holder: holder, log: log, lead: lead}}
+}
+
+// Run campaigns until ctx ends.
+func (c *Candidate) Run(ctx context.Context) { c.run(ctx) }
