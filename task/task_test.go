@@ -68,16 +68,18 @@ func TestDefinitionsThatMakeNoSense(t *testing.T) {
 	ten := 10
 	now := time.Now()
 	for name, change := range map[string]func(*task.Definition){
-		"name":             func(d *task.Definition) { d.Name = "A b" },
-		"chain":            func(d *task.Definition) { d.Chain = nil },
-		"queue":            func(d *task.Definition) { d.Queue = "a:b" },
-		"priority":         func(d *task.Definition) { d.Priority = &ten },
-		"params":           func(d *task.Definition) { d.Params = json.RawMessage(`[]`) },
-		"retry.attempts":   func(d *task.Definition) { d.Retry.Attempts = -1 },
-		"retry.factor":     func(d *task.Definition) { d.Retry.Factor = 0.5 },
-		"retry.jitter":     func(d *task.Definition) { d.Retry.Jitter = 2 },
-		"schedule[0]":      func(d *task.Definition) { d.Schedule = []task.Schedule{{}} },
-		"schedule[1]":      func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *"}, {Cron: "* * * * *", At: &now}} },
+		"name":           func(d *task.Definition) { d.Name = "A b" },
+		"chain":          func(d *task.Definition) { d.Chain = nil },
+		"queue":          func(d *task.Definition) { d.Queue = "a:b" },
+		"priority":       func(d *task.Definition) { d.Priority = &ten },
+		"params":         func(d *task.Definition) { d.Params = json.RawMessage(`[]`) },
+		"retry.attempts": func(d *task.Definition) { d.Retry.Attempts = -1 },
+		"retry.factor":   func(d *task.Definition) { d.Retry.Factor = 0.5 },
+		"retry.jitter":   func(d *task.Definition) { d.Retry.Jitter = 2 },
+		"schedule[0]":    func(d *task.Definition) { d.Schedule = []task.Schedule{{}} },
+		"schedule[1]": func(d *task.Definition) {
+			d.Schedule = []task.Schedule{{Cron: "* * * * *"}, {Cron: "* * * * *", At: &now}}
+		},
 		"schedule[0].over": func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *", Overlap: "maybe"}} },
 	} {
 		d := good

@@ -176,7 +176,9 @@ type pendingBatch struct {
 	endings []pendingEnding
 }
 
-func (b *pendingBatch) empty() bool { return b.Rows() == 0 && len(b.Parcels) == 0 && len(b.endings) == 0 }
+func (b *pendingBatch) empty() bool {
+	return b.Rows() == 0 && len(b.Parcels) == 0 && len(b.endings) == 0
+}
 
 // take gathers the next batch. Log lines alone wait a moment for company.
 func (c *committer) take() *pendingBatch {

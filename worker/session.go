@@ -51,7 +51,7 @@ type session struct {
 	draining  bool
 	// cancelAsked are the runs that the last heartbeat's answer named.
 	cancelAsked map[uuid.UUID]bool
-	costs     costs
+	costs       costs
 
 	end   context.CancelCauseFunc // ends everything at once
 	stuck chan struct{}           // closed when a call ignores its interrupt
