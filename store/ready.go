@@ -144,7 +144,7 @@ func (s *Store) OpenDue(ctx context.Context, term int64) (opened int64, err erro
 		}
 		tag, err := tx.Exec(ctx, `
 			UPDATE ready SET hold = '' WHERE run IN (
-				SELECT run FROM ready WHERE hold = 'later' AND available_at <= clock_timestamp()
+				SELECT run FROM ready WHERE hold = 'later' AND available_at <= (SELECT clock_timestamp())
 				ORDER BY available_at LIMIT $1 FOR UPDATE SKIP LOCKED)`, fillLimit)
 		opened = tag.RowsAffected()
 		return err
@@ -203,6 +203,6 @@ func (s *Store) renumber(ctx context.Context, term int64, which string, args ...
 // whether a held one's time has come.
 func (s *Store) Pending(ctx context.Context) (open, due bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ready WHERE hold = ''),
-		EXISTS (SELECT 1 FROM ready WHERE hold = 'later' AND available_at <= clock_timestamp())`).Scan(&open, &due)
+		EXISTS (SELECT 1 FROM ready WHERE hold = 'later' AND available_at <= (SELECT clock_timestamp()))`).Scan(&open, &due)
 	return open, due, wrap(err, "look for ready runs")
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,15 +162,15 @@ func manySchedules(ctx context.Context, servers bench.Servers, n int) ([]Figure,
 	}
 	defer cl.Close()
 	pool := cl.Store.Pool()
-	for _, statement := range []string{
-		`INSERT INTO schedules (task, cron, overlap) SELECT 'noop', '0 0 1 1 *', 'allow-all' FROM generate_series(1, ` + fmt.Sprint(n) + `)`,
-		`UPDATE schedules SET planned = version`,
-		`INSERT INTO schedule_due SELECT id, clock_timestamp() + interval '1 day' + id * interval '1 millisecond' FROM schedules`,
-		`ANALYZE`,
-	} {
-		if _, err := pool.Exec(ctx, statement); err != nil {
-			return nil, err
-		}
+	// One transaction, so that the leader does not begin to plan in between.
+	if _, err := pool.Exec(ctx, `
+		INSERT INTO schedules (task, cron, overlap) SELECT 'noop', '0 0 1 1 *', 'allow-all' FROM generate_series(1, `+strconv.Itoa(n)+`);
+		UPDATE schedules SET planned = version;
+		INSERT INTO schedule_due SELECT id, clock_timestamp() + interval '1 day' + id * interval '1 millisecond' FROM schedules`); err != nil {
+		return nil, err
+	}
+	if _, err := pool.Exec(ctx, `VACUUM ANALYZE`); err != nil {
+		return nil, err
 	}
 	empty, err := emptyTicks(ctx, cl.Store)
 	if err != nil {
