@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -93,7 +94,7 @@ func (s *service) recover(f framed) {
 	if fault == nil {
 		return
 	}
-	if fault == http.ErrAbortHandler {
+	if isAbort(fault) {
 		panic(fault) // the way to break off an answer; net/http handles it quietly
 	}
 	s.log.WithFields(logrus.Fields{"request": f.scope.id, "panic": fault}).Error(string(debug.Stack()))
@@ -116,4 +117,10 @@ func (s *service) logAccess(f framed, began time.Time) {
 		"remote":  f.RemoteAddr(),
 		"took":    time.Since(began).Round(time.Microsecond).String(),
 	}).Debug("API request")
+}
+
+// isAbort reports whether a handler wants its connection cut.
+func isAbort(fault any) bool {
+	err, ok := fault.(error)
+	return ok && errors.Is(err, http.ErrAbortHandler)
 }

@@ -57,6 +57,7 @@ func (c *Child) Alive() bool {
 	}
 }
 
+// Signal sends a signal; that the process has ended already is no error.
 func (c *Child) Signal(sig os.Signal) error {
 	err := c.cmd.Process.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -71,7 +72,8 @@ func finding(name string, err error, format string, args ...any) api.Check {
 		return api.Check{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)}
 	}
 	c := api.Check{Name: name, Detail: err.Error()}
-	if e, ok := err.(*task.Error); ok {
+	var e *task.Error
+	if errors.As(err, &e) {
 		c.Detail, c.Remedy = e.Message, e.Remedy
 	}
 	return c

@@ -68,7 +68,7 @@ func isOutage(err error) bool {
 	if !errors.As(err, &reply) {
 		var network net.Error
 		// A deadline of the caller's is no sign; one of the connection is a net.Error.
-		return !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && err != context.DeadlineExceeded
+		return !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network != context.DeadlineExceeded //nolint:errorlint // this very error, not one that wraps it
 	}
 	for _, prefix := range outageReplies {
 		if strings.HasPrefix(reply.Error(), prefix) {

@@ -335,7 +335,8 @@ func (inv *invocation) stopped(s *stop, err error) task.Outcome {
 	if s.cause != nil && !errors.Is(s.cause, context.Canceled) {
 		outcome.Extra["cause"] = jsonString(s.cause.Error())
 	}
-	if interrupted, ok := err.(*goja.InterruptedError); ok {
+	var interrupted *goja.InterruptedError
+	if errors.As(err, &interrupted) {
 		outcome = inv.withStack(outcome, interrupted.Stack())
 	}
 	if s.code == task.CodeTimeout {

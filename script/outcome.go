@@ -2,6 +2,7 @@ package script
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -100,17 +101,19 @@ func (inv *invocation) failed(err error) task.Outcome {
 	if stop := inv.stop.Load(); stop != nil {
 		return inv.stopped(stop, err)
 	}
-	switch e := err.(type) {
-	case *goja.StackOverflowError:
+	var overflow *goja.StackOverflowError
+	var interrupted *goja.InterruptedError
+	var exception *goja.Exception
+	switch {
+	case errors.As(err, &overflow):
 		reason := fmt.Sprintf("recursion limit: more than %d nested function calls", inv.engine.config.StackDepth)
-		return inv.located(inv.withStack(failure(task.CodeTooLarge, reason), e.Stack()))
-	case *goja.InterruptedError:
-		return inv.located(inv.withStack(task.Fail("interrupted"), e.Stack()))
-	case *goja.Exception:
-		return inv.thrown(e.Value(), e.Stack())
-	default:
-		return inv.located(task.Fail(clean(err.Error())))
+		return inv.located(inv.withStack(failure(task.CodeTooLarge, reason), overflow.Stack()))
+	case errors.As(err, &interrupted):
+		return inv.located(inv.withStack(task.Fail("interrupted"), interrupted.Stack()))
+	case errors.As(err, &exception):
+		return inv.thrown(exception.Value(), exception.Stack())
 	}
+	return inv.located(task.Fail(clean(err.Error())))
 }
 
 // thrown turns a thrown or rejected value into an outcome. An Error carries

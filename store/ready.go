@@ -118,6 +118,12 @@ func lockReady(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]b
 	return locked, err
 }
 
+const dispatchStatement = `
+	UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1,
+		release = coalesce(r.release, (SELECT coalesce(max(id), 0) FROM releases))
+	FROM unnest($1::uuid[], $2::bigint[]) AS i(id, parcel)
+	WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $3 AND $4 AND r.state = 'queued'`
+
 func dispatchRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, homes map[uuid.UUID]int64) error {
 	parcels := make([]int64, len(ids))
 	for i, id := range ids {
@@ -126,11 +132,7 @@ func dispatchRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, homes map[uui
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
 	setBulkPlans(batch)
-	batch.Queue(`
-		UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1,
-			release = coalesce(r.release, (SELECT coalesce(max(id), 0) FROM releases))
-		FROM unnest($1::uuid[], $2::bigint[]) AS i(id, parcel)
-		WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $3 AND $4 AND r.state = 'queued'`, ids, parcels, low, high)
+	batch.Queue(dispatchStatement, ids, parcels, low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
 	return tx.SendBatch(ctx, batch).Close()
 }

@@ -107,12 +107,13 @@ func (s *Store) bisect(ctx context.Context, b Batch, cause error, out *Written) 
 	for _, row := range b.Steps {
 		out.Refused[row.Run] = cause
 	}
-	for i, e := range b.Endings {
+	if len(b.Endings) == 1 {
+		e := b.Endings[0]
 		if e.refused {
 			return wrap(cause, "commit the end of run "+e.Run.String())
 		}
 		out.Refused[e.Run] = cause
-		b.Endings[i] = e.refuse(cause)
+		b.Endings = []Ending{e.refuse(cause)}
 		return s.write(ctx, b, out)
 	}
 	return s.write(ctx, Batch{Worker: b.Worker, Parcels: b.Parcels}, out)

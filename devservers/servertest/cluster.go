@@ -41,8 +41,11 @@ func openCluster() (*cluster, error) {
 		raw = p.URL
 	}
 	base, err := url.Parse(raw)
-	if err != nil || (base.Scheme != "postgres" && base.Scheme != "postgresql") {
-		return nil, fmt.Errorf("%s must be a URL such as postgres://user@host:5432/postgres (%v)", EnvPostgres, err)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", EnvPostgres, err)
+	}
+	if base.Scheme != "postgres" && base.Scheme != "postgresql" {
+		return nil, fmt.Errorf("%s must be a URL such as postgres://user@host:5432/postgres", EnvPostgres)
 	}
 	c := &cluster{base: base, template: "catena_template_" + migrations.Hash()[:16]}
 	return c, c.makeTemplate(ctx)

@@ -227,8 +227,8 @@ func stopWaits(t *testing.T, s Subject) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop(c, patience) }()
 	select {
-	case <-stopped:
-		t.Fatal("Stop did not wait for the handler")
+	case err := <-stopped:
+		t.Fatalf("Stop did not wait for the handler: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(release)
