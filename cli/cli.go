@@ -57,6 +57,9 @@ func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, err 
 	root.SetOut(out)
 	root.SetErr(err)
 	failure := root.ExecuteContext(ctx)
+	for _, c := range s.clients {
+		c.Close()
+	}
 	return s.finish(args, failure)
 }
 
@@ -77,8 +80,9 @@ type session struct {
 	server string // --server
 	token  string // --token
 
-	supervisor string // --supervised-by of a worker
-	listener   bool   // --shared-listener of a worker
+	clients    []*client.Client // to be closed at the end
+	supervisor string           // --supervised-by of a worker
+	listener   bool             // --shared-listener of a worker
 }
 
 const rootLong = `Catena runs scheduled chains of package code on a cluster of workers.

@@ -101,6 +101,7 @@ func (s *session) client() (*client.Client, error) {
 	e := s.endpoint()
 	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version})
 	if err == nil {
+		s.clients = append(s.clients, c)
 		return c, nil
 	}
 	usage := &usageError{message: err.Error(), usage: "catena --server URL --token TOKEN COMMAND", help: "catena --help"}

@@ -46,6 +46,9 @@ func New(c Config) (*Client, error) {
 	return &Client{base: base, config: c, http: c.HTTPClient}, nil
 }
 
+// Close gives back the idle connections. The client stays usable.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Server returns the address that the client calls.
 func (c *Client) Server() string { return c.base }
 

@@ -15,16 +15,16 @@ func TestWorkerIsReplaced(t *testing.T) {
 	t.Parallel()
 	t.Run("for its memory", func(t *testing.T) {
 		t.Parallel()
-		c := newCluster(t, "worker.maxMemory=256MiB", "script.heapLimit=250MiB")
+		c := newCluster(t, "worker.maxMemory=200MiB", "script.heapLimit=190MiB", "worker.drainTimeout=2m")
 		m := c.startMaster(1)
 		c.awaitWorkers(1)
 		old := c.live()[0]
 		c.push()
-		c.apply("name: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 240, ms: 3000}}]\n")
+		c.apply("name: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 150, ms: 3000}}]\n")
 		run := c.result(c.start("hold", `{}`))
 		require.Equal(t, task.StateSucceeded, run.State, run.Reason) // it was drained, not killed
 		require.Zero(t, run.Losses)
-		c.replaced(m, old, "of memory, the limit is 256.0 MiB")
+		c.replaced(m, old, "of memory, the limit is 200.0 MiB")
 	})
 	t.Run("for its age", func(t *testing.T) {
 		t.Parallel()

@@ -199,6 +199,7 @@ func (d *dev) announce(ctx context.Context, m *masterNode, token string) error {
 		if err != nil {
 			return err
 		}
+		defer c.Close()
 		if err := loadExamples(ctx, c, d.o.Examples); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ export async function twice(input: Input, ctx: Context) {
 export async function hold(input: { megabytes: number; ms: number }) {
   const held: string[] = [];
   for (let i = 0; i < input.megabytes; i++) {
-    held.push(`${i}`.padEnd(1 << 20, "x"));
+    held.push("x".repeat(1 << 20) + i);
   }
   await new Promise((done) => setTimeout(done, input.ms));
   return { held: held.length };
