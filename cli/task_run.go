@@ -91,10 +91,27 @@ func (s *session) runOne(cmd *cobra.Command, name string, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	s.warnIfPaused(cmd.Context(), c, started.Run)
 	if !f.wait {
 		return s.reportStart(started)
 	}
 	return s.waitForRun(cmd.Context(), c, started.Run, f.timeout)
+}
+
+// warnIfPaused says why a run that was just accepted does not start.
+func (s *session) warnIfPaused(ctx context.Context, c *client.Client, run task.Run) {
+	if s.json || run.State != task.StateQueued {
+		return
+	}
+	t, err := c.Task(ctx, run.Task)
+	if err != nil || !t.Paused {
+		return // it is only a hint
+	}
+	reason := ""
+	if t.Note != "" {
+		reason = " (" + t.Note + ")"
+	}
+	s.note("task %s is paused%s: the run waits until catena task resume %s", run.Task, reason, run.Task)
 }
 
 func (s *session) reportStart(started client.Started) error {
@@ -114,6 +131,9 @@ func (s *session) waitForRun(ctx context.Context, c *client.Client, run task.Run
 	if err != nil {
 		if waiting.Err() != nil {
 			s.note("run %s goes on; see it with catena runs show %s, end it with catena runs cancel %s", run.ID, run.ID, run.ID)
+		}
+		if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
+			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, timeout).Fix("wait longer, or look at it later")
 		}
 		return err
 	}

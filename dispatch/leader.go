@@ -58,7 +58,9 @@ func (d *Dispatcher) refillEmptied(ctx context.Context, term int64) error {
 	if err != nil || held == known && known != "" {
 		return err
 	}
-	d.log.Warn("the queue was emptied: enqueueing every unclaimed parcel again")
+	if known != "" {
+		d.log.Warn("the queue was emptied: enqueueing every unclaimed parcel again")
+	}
 	epoch := uuid.NewString()
 	if err := d.store.SetRedisEpoch(ctx, term, epoch); err != nil {
 		return err

@@ -92,6 +92,8 @@ type dev struct {
 	o    DevOptions
 	log  *logrus.Logger
 	open *lifecycle.Group
+
+	private string // URL of the private database; "": another is used
 }
 
 func (d *dev) close() {
@@ -131,7 +133,7 @@ func (d *dev) startServers(ctx context.Context, fail context.CancelCauseFunc) er
 		if err != nil {
 			return err
 		}
-		d.cfg.Postgres.URL = p.URL
+		d.cfg.Postgres.URL, d.private = p.URL, p.URL
 		if err := d.keep(ctx, "postgres", p.Done(), p.Stop, fail); err != nil {
 			return err
 		}
@@ -142,9 +144,35 @@ func (d *dev) startServers(ctx context.Context, fail context.CancelCauseFunc) er
 			return err
 		}
 		d.cfg.Redis.URL = r.URL
-		return d.keep(ctx, "redis", r.Done(), r.Stop, fail)
+		return d.keepRedis(ctx, r)
 	}
 	return nil
+}
+
+// keepRedis starts the private Redis again whenever it dies: it holds nothing
+// that is not found again.
+func (d *dev) keepRedis(ctx context.Context, r *devservers.Redis) error {
+	if err := d.open.Add("redis", r.Stop); err != nil {
+		return err
+	}
+	watch := lifecycle.NewService("watch redis", func(ctx context.Context) error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-r.Done():
+			}
+			d.log.Warn("the private redis died: starting it again")
+			if err := r.Restart(ctx); err != nil && ctx.Err() == nil {
+				d.log.WithError(err).Error("cannot start redis")
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Second):
+				}
+			}
+		}
+	})
+	return d.open.Start(context.WithoutCancel(ctx), "watch redis", watch)
 }
 
 // keep stops a private server at the end and ends dev when the server dies first.
@@ -226,16 +254,20 @@ func (d *dev) ready(file DevFile) error {
 		_, err = fmt.Fprintln(d.o.Out, string(line))
 		return err
 	}
+	database := ""
+	if d.private != "" {
+		database = "  database       " + d.private + "\n"
+	}
 	_, err := fmt.Fprintf(d.o.Out, `
 Catena is ready.
   dashboard      %s/#token=%s
   admin API      %s
   shared server  %s/status
   token          in %s
-
+%s
 In another terminal, in this folder:  catena task list
 Ctrl-C stops everything; the data stay in %s.
-`, file.Admin, file.Token, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), d.o.Data)
+`, file.Admin, file.Token, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), database, d.o.Data)
 	return err
 }
 

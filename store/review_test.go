@@ -145,6 +145,16 @@ func TestAFiredOneShotIsNotPlannedAgain(t *testing.T) {
 	require.Zero(t, f.scalar(`SELECT count(*) FROM schedule_due`))
 }
 
+// docs/database.md tells readers to put a time into every query of runs.
+func TestIDFloorIsTheLeastIDOfATime(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.submit(3)
+	require.EqualValues(t, 3, f.scalar(`SELECT count(*) FROM runs WHERE id >= catena_id_floor(clock_timestamp() - interval '1 minute')`))
+	require.Zero(t, f.scalar(`SELECT count(*) FROM runs WHERE id >= catena_id_floor(clock_timestamp() + interval '1 minute')`))
+	require.Zero(t, f.scalar(`SELECT count(*) FROM runs WHERE id < catena_id_floor(created_at)`))
+}
+
 func TestTheClockMayGoBack(t *testing.T) {
 	t.Parallel()
 	f := open(t)

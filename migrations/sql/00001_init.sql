@@ -179,6 +179,13 @@ CREATE TABLE fires (
 
 -- ---------------------------------------------------------------- runs
 
+-- The least id of a time, for conditions on partitioned tables; see docs/database.md.
+-- +goose StatementBegin
+CREATE FUNCTION catena_id_floor(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+-- +goose StatementEnd
+
 -- No index on state: it would end HOT updates. What is ready stands in ready,
 -- what is claimed in parcels.
 CREATE TABLE runs (
@@ -340,6 +347,7 @@ CREATE INDEX audit_at ON audit (at);
 -- +goose Down
 DROP TABLE audit, tokens, releases, package_versions, run_keys, cancels, parcels, ready, run_logs, steps, runs,
     fires, schedule_due, schedules, task_costs, task_revisions, tasks, workers, leader, cluster, schema_info;
+DROP FUNCTION catena_id_floor(timestamptz);
 DROP FUNCTION schedules_revise();
 DROP FUNCTION tasks_revise();
 DROP SEQUENCE parcel_ids, schedule_versions, task_revision_ids, worker_epochs;
