@@ -70,7 +70,7 @@ func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 	})
 }
 
-// The runs are locked in id order, as every batched statement does.
+// The runs are locked in id order first, as steps do.
 const revokeStatement = `
 	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[]) AS p(id, kills, worker)
 	), locked AS MATERIALIZED (
