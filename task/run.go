@@ -33,6 +33,14 @@ type Run struct {
 	StartedAt       *time.Time        `json:"started_at"`
 	FinishedAt      *time.Time        `json:"finished_at"`
 	DueAt           *time.Time        `json:"due_at"` // the due time that fired it
+	Parent          *uuid.UUID        `json:"parent,omitempty"`
+	ParentPath      string            `json:"parent_path,omitempty"` // the item of the parent's chain that started it
+	Backfill        *int64            `json:"backfill,omitempty"`
+	CancelAskedAt   *time.Time        `json:"cancel_requested_at,omitempty"`
+	InterruptedAt   *time.Time        `json:"interrupted_at,omitempty"` // its code was stopped, the grace being over
+	KilledAt        *time.Time        `json:"killed_at,omitempty"`      // its worker process was killed, the code having gone on
+	RetriedAt       *time.Time        `json:"retried_at,omitempty"`     // last, by hand
+	RetriedBy       string            `json:"retried_by,omitempty"`
 	Steps           []Step            `json:"steps"`
 }
 

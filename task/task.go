@@ -20,6 +20,11 @@ type Definition struct {
 	Queue       string          `json:"queue,omitempty"`    // "": DefaultQueue
 	Priority    *int            `json:"priority,omitempty"` // 0 (last) to 9 (first); nil: DefaultPriority
 	Durable     *bool           `json:"durable,omitempty"`  // nil: true; false: steps are not committed one by one
+	Tags        []string        `json:"tags,omitempty"`     // a worker must have all of them
+	Rate        *Rate           `json:"rate,omitempty"`
+	Concurrency *Concurrency    `json:"concurrency,omitempty"`
+	Dedupe      *Dedupe         `json:"dedupe,omitempty"`
+	Keep        Duration        `json:"keep,omitempty"` // how long ended runs are kept; 0: as the cluster does
 }
 
 // Defaults of a task.
