@@ -125,6 +125,7 @@ const dispatchStatement = `
 	WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $3 AND $4 AND r.state = 'queued'`
 
 func dispatchRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, homes map[uuid.UUID]int64) error {
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	parcels := make([]int64, len(ids))
 	for i, id := range ids {
 		parcels[i] = homes[id]

@@ -65,8 +65,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // hundreds of ids. A partition of today has no statistics yet; the planner then
 // expects one row and chooses a nested loop over all pairs, which took seconds
 // for 2,000 ids. A generic plan spares planning with 500 constants (some ms)
-// and still prunes partitions when it runs.
-var bulkPlans = map[string]string{"enable_nestloop": "off", "plan_cache_mode": "force_generic_plan"}
+// and still prunes partitions when it runs. What remains is a scan of the
+// primary key in its order, so that the rows are locked in the order of their ids, as
+// everywhere; a bitmap would give them in the order in which they lie on disk.
+var bulkPlans = map[string]string{
+	"enable_nestloop": "off", "enable_bitmapscan": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan",
+}
 
 // setBulkPlans does the same for the rest of a transaction.
 func setBulkPlans(batch *pgx.Batch) {

@@ -222,7 +222,8 @@ func queueSteps(batch *pgx.Batch, steps []StepRow, note func(pgx.Rows) error) {
 }
 
 // The end of a run and its last steps are one row. A plain UPDATE keeps the
-// fence: after waiting for a lock Postgres checks it again. The state of
+// fence: after waiting for a lock Postgres checks it again. It locks in the order
+// of the ids by its plan (bulkPlans): to lock first would write each row twice. The state of
 // the answer's own earlier commit counts as written.
 const endRuns = `
 	UPDATE runs r SET state = i.state, outcome = i.outcome::json,
