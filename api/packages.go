@@ -99,6 +99,8 @@ func (s *service) pushPackage(ctx context.Context, in *pushInput) (*body[client.
 	limited := http.MaxBytesReader(scope.writer, io.NopCloser(in.archive), s.config.Package.MaxArchive())
 	content, err := pkgstore.ReadArchive(limited, s.config.Package)
 	if err != nil {
+		// A sender that is cut off while it writes sees a broken connection instead of the answer.
+		_, _ = io.Copy(io.Discard, limited)
 		return nil, err
 	}
 	scope.bodyRead()

@@ -2,6 +2,8 @@ package migrations_test
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -134,4 +136,29 @@ func TestUpsAtOnceDoNotCollide(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, hook.AllEntries(), int(migrations.Version()), "each migration is applied once")
+}
+
+// The previous binary goes on beside this one: what it sends must still be
+// understood, and what it leaves out must have a default. The file holds every statement
+// that the binary of schema 1 was seen to send, one to a line.
+func TestStatementsOfTheOlderBinaryAreUnderstood(t *testing.T) {
+	t.Parallel()
+	pool, log, _ := emptyDatabase(t)
+	require.NoError(t, migrations.Up(t.Context(), pool, log))
+	text, err := os.ReadFile("testdata/statements_of_schema_1.sql")
+	require.NoError(t, err)
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	for i, statement := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		name := fmt.Sprintf("old_%d", i)
+		_, err := conn.Conn().Prepare(t.Context(), name, statement)
+		require.NoError(t, err, "line %d: %s", i+1, statement)
+		required := `SELECT count(*) FROM information_schema.columns c JOIN regexp_match($1, '^INSERT INTO (\w+)[^(]*\(([^)]*)\)') m ON c.table_name = m[1]
+			WHERE c.table_schema = 'public' AND c.is_nullable = 'NO' AND c.column_default IS NULL AND c.is_identity = 'NO'
+				AND c.column_name <> ALL (regexp_split_to_array(m[2], ',\s*'))`
+		var missing int
+		require.NoError(t, conn.QueryRow(t.Context(), required, statement).Scan(&missing))
+		require.Zero(t, missing, "line %d leaves out a column that has no default: %s", i+1, statement)
+	}
 }
