@@ -229,7 +229,7 @@ func TestFaultsLong(t *testing.T) {
 	fmt.Printf("%d runs, %d faults, seed %d (CATENA_TEST_SEED=%d does the same faults again)\n", runs, number, seed, seed)
 	began := time.Now()
 	tr := newTrial(t, seed)
-	stop, shares := make(chan struct{}), make(chan int, number)
+	stop, shares := make(chan struct{}), make(chan int) // a fault waits for the share before it, so that faults and load end together
 	var streams sync.WaitGroup
 	streams.Go(func() { tr.load.shares(t.Context(), shares) })
 	streams.Go(func() { tr.load.cancels(t.Context(), stop, 500*time.Millisecond) })
