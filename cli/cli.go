@@ -82,7 +82,7 @@ type session struct {
 
 	clients    []*client.Client // to be closed at the end
 	supervisor string           // --supervised-by of a worker
-	listener   bool             // --shared-listener of a worker
+	listeners  string           // --shared-listeners of a worker
 }
 
 const rootLong = `Catena runs scheduled chains of package code on a cluster of workers.

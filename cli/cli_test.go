@@ -330,10 +330,10 @@ func TestASupervisedWorkerReadsItsConfigurationFromStandardInput(t *testing.T) {
 	var got configs.Config
 	var options cli.ProcessOptions
 	s.program.Processes.Worker = func(_ context.Context, c configs.Config, o cli.ProcessOptions) error { got, options = c, o; return nil }
-	require.Equal(t, 0, s.run("worker", "--supervised-by", "m1", "--shared-listener").code)
+	require.Equal(t, 0, s.run("worker", "--supervised-by", "m1", "--shared-listeners", "http,unix").code)
 	require.Equal(t, want, got)
 	require.Equal(t, "m1", options.Supervisor)
-	require.True(t, options.Listener)
+	require.Equal(t, "http,unix", options.Listeners)
 	require.NotContains(t, s.run("worker", "--help").out, "supervised-by")
 	s.in = "worker: {slots: 0}"
 	require.Equal(t, 1, s.run("worker", "--supervised-by", "m1").code)

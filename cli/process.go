@@ -73,7 +73,7 @@ func (s *session) masterCommand() *cobra.Command {
 }
 
 func (s *session) processOptions() ProcessOptions {
-	return ProcessOptions{Version: s.Version, Supervisor: s.supervisor, Listener: s.listener, Out: s.out, Err: s.err}
+	return ProcessOptions{Version: s.Version, Supervisor: s.supervisor, Listeners: s.listeners, Out: s.out, Err: s.err}
 }
 
 // workerCommand has hidden flags for the master that starts workers: such a
@@ -92,8 +92,8 @@ func (s *session) workerCommand() *cobra.Command {
 		return s.Processes.Worker(cmd.Context(), c, s.processOptions())
 	})
 	cmd.Flags().StringVar(&s.supervisor, "supervised-by", "", "the master that starts this worker")
-	cmd.Flags().BoolVar(&s.listener, "shared-listener", false, "the master hands over the shared listener")
-	for _, name := range []string{"supervised-by", "shared-listener"} {
+	cmd.Flags().StringVar(&s.listeners, "shared-listeners", "", "the kinds of the listeners that the master hands over")
+	for _, name := range []string{"supervised-by", "shared-listeners"} {
 		cmd.Flags().Lookup(name).Hidden = true
 	}
 	return f.add(cmd)

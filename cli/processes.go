@@ -39,7 +39,7 @@ type DevOptions struct {
 type ProcessOptions struct {
 	Version    string
 	Supervisor string // the master that started this worker; "": it runs alone
-	Listener   bool   // that master hands it the shared listener
+	Listeners  string // kinds of the shared listeners that this master hands it
 	Out        io.Writer
 	Err        io.Writer
 }
@@ -93,7 +93,7 @@ func processes() Processes {
 		Worker: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
 			return node.RunWorker(ctx, c, node.WorkerOptions{
 				Options:    node.Options{Version: o.Version, Out: o.Out, Err: o.Err},
-				Supervised: o.Supervisor != "", Master: o.Supervisor, Listener: o.Listener,
+				Supervised: o.Supervisor != "", Master: o.Supervisor, Listeners: o.Listeners,
 			})
 		},
 		Migrate:     migrate,

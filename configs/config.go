@@ -57,7 +57,19 @@ type Master struct {
 
 // Server is the shared server.
 type Server struct {
-	HTTP string `yaml:"http" check:"optional-address" doc:"host:port of the shared HTTP server; empty turns it off."`
+	HTTP          string        `yaml:"http" check:"optional-address" doc:"host:port of the shared HTTP server; empty turns it off."`
+	HTTPS         string        `yaml:"https" check:"optional-address" doc:"host:port of the shared server with TLS and HTTP/2; it needs certificate and key. Usually 127.0.0.1:20443."`
+	Unix          string        `yaml:"unix" doc:"Path of a unix socket of the shared server; empty turns it off."`
+	Certificate   string        `yaml:"certificate" doc:"PEM file with the certificate chain of https. A changed file is taken within a second."`
+	Key           string        `yaml:"key" doc:"PEM file with the private key of the certificate."`
+	HeaderTimeout task.Duration `yaml:"headerTimeout" min:"100ms" doc:"For the header of a request."`
+	ReadTimeout   task.Duration `yaml:"readTimeout" min:"100ms" doc:"For a whole request."`
+	WriteTimeout  task.Duration `yaml:"writeTimeout" min:"100ms" doc:"From the end of a request's header to the end of its answer."`
+	IdleTimeout   task.Duration `yaml:"idleTimeout" min:"100ms" doc:"Between two requests of a connection."`
+	DrainGrace    task.Duration `yaml:"drainGrace" min:"1ms" doc:"In which idle connections may still send a request while their worker drains."`
+	MaxHeader     Size          `yaml:"maxHeader" min:"1KiB" max:"1MiB" doc:"Bytes of a request's header."`
+	MaxBody       Size          `yaml:"maxBody" min:"1KiB" max:"1GiB" doc:"Bytes of a request's body."`
+	MaxConns      int           `yaml:"maxConns" min:"1" max:"1000000" doc:"Open connections of one listener in one worker; further ones wait until there is room."`
 }
 
 // Worker is a worker process.
@@ -103,11 +115,19 @@ func Default() Config {
 		Postgres:  Postgres{MaxConns: 16},
 		Redis:     Redis{Sentinel: Sentinel{Addresses: []string{}}},
 		Master:    Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute)},
-		Server:    Server{HTTP: "127.0.0.1:20080"},
+		Server:    defaultServer(),
 		Worker:    Worker{Queues: []string{"*"}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour)},
 		Log:       Log{Level: "info", Format: "auto"},
+	}
+}
+
+func defaultServer() Server {
+	return Server{
+		HTTP: "127.0.0.1:20080", HeaderTimeout: task.Duration(5 * time.Second), ReadTimeout: task.Duration(30 * time.Second),
+		WriteTimeout: task.Duration(time.Minute), IdleTimeout: task.Duration(time.Minute), DrainGrace: task.Duration(5 * time.Second),
+		MaxHeader: 64 * KiB, MaxBody: 16 * MiB, MaxConns: 4096,
 	}
 }

@@ -176,6 +176,12 @@ func (c Config) contradictions() []*task.Error {
 	add(c.Worker.TTL > 0 && c.Worker.TTL < task.Duration(10e9), "worker.ttl", "use at least 10s, or 0s for no limit", "%s is too short", c.Worker.TTL)
 	add(c.Retention.Logs > c.Retention.Runs, "retention.logs", "use at most the value of retention.runs",
 		"%s is longer than retention.runs (%s)", c.Retention.Logs, c.Retention.Runs)
+	add(c.Server.HTTPS != "" && (c.Server.Certificate == "" || c.Server.Key == ""), "server.https", "set server.certificate and server.key to PEM files",
+		"there is no certificate for it")
+	add(c.Server.DrainGrace >= c.Worker.DrainTimeout && c.Worker.DrainTimeout > 0, "server.drainGrace", "lower it or raise worker.drainTimeout",
+		"%s is not below worker.drainTimeout (%s)", c.Server.DrainGrace, c.Worker.DrainTimeout)
+	add(c.Worker.TTL > 0 && c.Worker.TTL <= c.Worker.DrainTimeout, "worker.ttl", "raise it or lower worker.drainTimeout",
+		"%s is not above worker.drainTimeout (%s): a worker would always drain", c.Worker.TTL, c.Worker.DrainTimeout)
 	add(c.Server.HTTP != "" && c.Server.HTTP == c.Master.Admin && !strings.HasSuffix(c.Master.Admin, ":0"), "server.http", "use two ports",
 		"%s", fmt.Sprintf("%s is also master.admin", c.Server.HTTP))
 	return found

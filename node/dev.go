@@ -17,6 +17,7 @@ import (
 	"github.com/catena-run/catena/devservers"
 	"github.com/catena-run/catena/lifecycle"
 	"github.com/catena-run/catena/migrations"
+	"github.com/catena-run/catena/server"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
 )
@@ -219,8 +220,8 @@ func (d *dev) prepare(ctx context.Context) (token string, err error) {
 // announce loads the examples, waits for the workers and prints the ready line.
 func (d *dev) announce(ctx context.Context, m *masterNode, token string) error {
 	file := DevFile{Admin: "http://" + m.admin.Addr().String(), Token: token, PID: os.Getpid()}
-	if m.http != "" {
-		file.HTTP = "http://" + m.http
+	if http := m.shared.Address(server.KindHTTP); http != "" {
+		file.HTTP = "http://" + http
 	}
 	if d.o.Examples != "" {
 		c, err := client.New(client.Config{Server: file.Admin, Token: token})

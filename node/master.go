@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -20,7 +20,7 @@ import (
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/master"
 	"github.com/catena-run/catena/scheduler"
-	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/server"
 )
 
 // hangAfter is how long a supervised worker may give no sign of life, of which
@@ -52,56 +52,8 @@ func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
 		return err
 	}
 	defer m.close()
-	log.WithFields(logrus.Fields{"admin": m.admin.Addr().String(), "http": m.http, "workers": cfg.Master.Workers}).Info("master is up")
+	log.WithFields(logrus.Fields{"admin": m.admin.Addr().String(), "http": m.shared.Address(server.KindHTTP), "workers": cfg.Master.Workers}).Info("master is up")
 	return m.run(ctx, o)
-}
-
-// listeners are the addresses of a master, bound before anything else happens.
-type listeners struct {
-	admin  net.Listener
-	shared *os.File // nil when it is off
-	http   string   // the address of shared
-}
-
-// listen binds what the configuration names. The caller closes it, unless a
-// masterNode has taken it over.
-func listen(cfg configs.Config) (*listeners, error) {
-	l := &listeners{}
-	var err error
-	if l.admin, err = bind(cfg.Master.Admin, "master.admin"); err != nil {
-		return nil, err
-	}
-	if err := l.bindShared(cfg.Server.HTTP); err != nil {
-		l.close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// close tolerates being called twice.
-func (l *listeners) close() {
-	_ = l.admin.Close()
-	if l.shared != nil {
-		_ = l.shared.Close()
-	}
-}
-
-// bindShared binds the shared listener and keeps it as a file: the workers
-// accept from it, the master does not.
-func (l *listeners) bindShared(address string) error {
-	if address == "" {
-		return nil
-	}
-	listener, err := bind(address, "server.http")
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	l.http = listener.Addr().String()
-	if l.shared, err = listener.(*net.TCPListener).File(); err != nil {
-		return fmt.Errorf("share the listener: %w", err)
-	}
-	return nil
 }
 
 // newMaster connects the parts of a master that answers on l.
@@ -142,18 +94,6 @@ func policy(cfg configs.Config) healthcheck.Policy {
 	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), TTL: ttl, Jitter: ttl / 10, HangAfter: hangAfter}
 }
 
-func bind(address, key string) (net.Listener, error) {
-	listener, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, task.Errorf(task.CodeUnavailable, "address %s is in use", address).At(key).
-			Fix("stop the other process (`ss -ltnp` names it) or choose another address")
-	}
-	if err != nil {
-		return nil, task.Errorf(task.CodeInvalid, "cannot listen: %w", err).At(key)
-	}
-	return listener, nil
-}
-
 func (m *masterNode) warnAboutRedis(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -175,8 +115,8 @@ func (m *masterNode) workerCommand(name string, o Options) *exec.Cmd {
 		m.log.WithError(err).Error("cannot find this program to start workers with")
 	}
 	args := []string{"worker", "--supervised-by", name}
-	if m.shared != nil {
-		args = append(args, "--shared-listener")
+	if kinds := m.shared.Kinds(); kinds != "" {
+		args = append(args, "--shared-listeners", kinds)
 	}
 	cmd := exec.Command(binary, args...)
 	text, err := m.cfg.YAML()
@@ -186,9 +126,7 @@ func (m *masterNode) workerCommand(name string, o Options) *exec.Cmd {
 	cmd.Stdin = bytes.NewReader(text)
 	cmd.Stdout, cmd.Stderr = o.Err, o.Err
 	cmd.Env = withoutSettings(os.Environ())
-	if m.shared != nil {
-		cmd.ExtraFiles = []*os.File{m.shared}
-	}
+	cmd.ExtraFiles = slices.Clone(m.shared.Files())
 	// Its own group: a Ctrl-C reaches the master, which drains its workers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd

@@ -45,8 +45,12 @@ func work() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	kinds := ""
+	if i := slices.Index(os.Args, "--shared-listeners"); i > 0 {
+		kinds = os.Args[i+1]
+	}
 	err = node.RunWorker(ctx, cfg, node.WorkerOptions{Options: node.Options{Version: "test", Out: io.Discard, Err: os.Stderr},
-		Supervised: true, Master: os.Args[3], Listener: slices.Contains(os.Args, "--shared-listener")})
+		Supervised: true, Master: os.Args[3], Listeners: kinds})
 	if err != nil {
 		return 3
 	}

@@ -3,14 +3,10 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"net"
 	"os"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/healthcheck"
@@ -21,7 +17,7 @@ import (
 	"github.com/catena-run/catena/worker"
 )
 
-// listenerFD is the descriptor of the shared HTTP listener in a supervised worker.
+// listenerFD is the descriptor of the first shared listener in a supervised worker.
 const listenerFD = master.ReportFD + 1
 
 // WorkerOptions of a worker process.
@@ -29,7 +25,7 @@ type WorkerOptions struct {
 	Options
 	Supervised bool   // a master started it: it reports on master.ReportFD
 	Master     string // who that is
-	Listener   bool   // the shared listener is on the descriptor after that
+	Listeners  string // kinds of the shared listeners, which are on the descriptors after that
 }
 
 // RunWorker runs a worker until ctx ends and it has drained.
@@ -68,35 +64,19 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	if err != nil {
 		return err
 	}
-	listener, err := sharedListener(o.Listener)
+	shared, err := server.Inherit(o.Listeners, listenerFD)
 	if err != nil {
 		return err
 	}
-	if listener != nil {
-		serving.Go(func() { serve(ctx, listener, o.Version, log) })
+	if len(shared) > 0 {
+		serving.Go(func() {
+			if err := server.New(sharedConfig(cfg.Server, o.Version), log).Serve(ctx, shared); err != nil {
+				log.WithError(err).Error("the shared server ended")
+			}
+		})
 	}
 	defer stop() // the shared server; before waiting for it
 	return w.Run(ctx)
-}
-
-func serve(ctx context.Context, listener net.Listener, version string, log *logrus.Logger) {
-	if err := server.New(version, log).Serve(ctx, listener); err != nil {
-		log.WithError(err).Error("the shared server ended")
-	}
-}
-
-// sharedListener takes over the listener that the master bound.
-func sharedListener(there bool) (net.Listener, error) {
-	if !there {
-		return nil, nil
-	}
-	file := os.NewFile(listenerFD, "shared listener")
-	defer file.Close()
-	listener, err := net.FileListener(file)
-	if err != nil {
-		return nil, fmt.Errorf("take over the shared listener: %w", err)
-	}
-	return listener, nil
 }
 
 // memory measures this process at most once a second.

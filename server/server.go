@@ -1,90 +1,174 @@
-// Package server serves the shared listeners: every worker accepts from the
-// listeners that its master bound, so that replacing a worker refuses nobody.
+// Package server serves the shared listeners: a master binds every address
+// once, its workers inherit the descriptors and all accept from one queue, so
+// that replacing a worker refuses nobody.
 //
-// For now it answers the status page and 404 elsewhere. It binds no address
-// itself and keeps no state between requests.
+// A worker that drains stops accepting, says "Connection: close" in each further answer
+// (GOAWAY in HTTP/2) and gives connections that are idle a grace in which
+// a request of theirs is still answered. The package decides nothing about
+// runs and keeps no state between requests.
 package server
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"html"
 	"net"
 	"net/http"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/netutil"
 )
 
-// Limits of a connection, against slow and oversized clients.
-const (
-	headerTimeout = 5 * time.Second
-	readTimeout   = 30 * time.Second
-	writeTimeout  = 60 * time.Second
-	idleTimeout   = 60 * time.Second
-	maxHeader     = 64 << 10
-)
+// Config bounds what clients may ask of a worker.
+type Config struct {
+	Version       string
+	HeaderTimeout time.Duration // for the header of a request
+	ReadTimeout   time.Duration // for a whole request
+	WriteTimeout  time.Duration // from the end of the header to the end of the answer
+	IdleTimeout   time.Duration // between two requests of a connection
+	DrainGrace    time.Duration // in which idle connections may still send a request while the worker drains
+	MaxHeader     int           // bytes
+	MaxBody       int64         // bytes
+	MaxConns      int           // open connections of one listener and worker; further ones wait in the queue that all workers share
+	Certificate   string        // PEM file, of the listeners with TLS
+	Key           string        // PEM file
+}
+
+// DefaultConfig is safe against slow and oversized clients.
+func DefaultConfig() Config {
+	return Config{
+		HeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		DrainGrace: 5 * time.Second, MaxHeader: 64 << 10, MaxBody: 16 << 20, MaxConns: 4096,
+	}
+}
 
 // Server answers on the shared listeners.
 type Server struct {
-	version string
-	log     logrus.FieldLogger
+	cfg      Config
+	log      logrus.FieldLogger
+	draining atomic.Bool
+	open     atomic.Int64 // connections
 }
 
-// New returns a server that tells the given version.
-func New(version string, log logrus.FieldLogger) *Server { return &Server{version: version, log: log} }
+// New returns a server; zero values of the configuration get their defaults.
+func New(cfg Config, log logrus.FieldLogger) *Server {
+	return &Server{cfg: cfg.withDefaults(), log: log}
+}
 
-// Serve accepts until ctx ends; then it closes the listener, answers what is
-// under way and returns. It blocks.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+func (c Config) withDefaults() Config {
+	d := DefaultConfig()
+	for _, value := range []struct{ given, fallback *time.Duration }{
+		{&c.HeaderTimeout, &d.HeaderTimeout}, {&c.ReadTimeout, &d.ReadTimeout}, {&c.WriteTimeout, &d.WriteTimeout},
+		{&c.IdleTimeout, &d.IdleTimeout}, {&c.DrainGrace, &d.DrainGrace},
+	} {
+		if *value.given == 0 {
+			*value.given = *value.fallback
+		}
+	}
+	if c.MaxHeader == 0 {
+		c.MaxHeader = d.MaxHeader
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = d.MaxBody
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = d.MaxConns
+	}
+	return c
+}
+
+// Serve accepts on the listeners until ctx ends; then it drains and returns. It
+// blocks and closes the listeners.
+func (s *Server) Serve(ctx context.Context, listeners []Listener) error {
 	server := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
-		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: s.Handler(), ReadHeaderTimeout: s.cfg.HeaderTimeout, ReadTimeout: s.cfg.ReadTimeout,
+		WriteTimeout: s.cfg.WriteTimeout, IdleTimeout: s.cfg.IdleTimeout, MaxHeaderBytes: s.cfg.MaxHeader,
+		ConnState: s.count, ErrorLog: newErrorLog(s.log),
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	accepting, ended, err := s.accept(server, listeners)
+	if err != nil {
+		return err
+	}
 	select {
-	case err := <-ended:
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case err = <-ended:
+		err = errors.Join(err, server.Close())
 	case <-ctx.Done():
+		err = s.drain(ctx, server, listeners)
 	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
-	defer cancel()
-	err := server.Shutdown(closing)
-	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
-	}
+	accepting.Wait()
 	return err
 }
 
-// Handler answers one request.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", s.status)
-	return mux
-}
-
-// Status is the status page in JSON.
-type Status struct {
-	Status  int    `json:"status"`
-	Version string `json:"version"`
-	Host    string `json:"host"`
-	URL     string `json:"url"`
-}
-
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	if strings.Contains(r.Header.Get("Accept"), "application/json") {
-		w.Header().Set("Content-Type", "application/json")
-		answer := Status{Status: http.StatusOK, Version: s.version, Host: r.Host, URL: r.URL.Path}
-		if err := json.NewEncoder(w).Encode(answer); err != nil {
-			s.log.WithError(err).Debug("a client left before its answer")
+// accept serves every listener in a goroutine of its own. An error that ends
+// one while nobody has asked for it is sent to ended.
+func (s *Server) accept(server *http.Server, listeners []Listener) (*sync.WaitGroup, <-chan error, error) {
+	for _, l := range listeners {
+		if !l.TLS() || server.TLSConfig != nil {
+			continue
 		}
-		return
+		certificates, err := loadCertificates(s.cfg.Certificate, s.cfg.Key, s.log)
+		if err != nil {
+			return nil, nil, err
+		}
+		server.TLSConfig = &tls.Config{GetCertificate: certificates.get, MinVersion: tls.VersionTLS12}
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = fmt.Fprintf(w, "<h1>OK, version=%s</h1>\n", html.EscapeString(s.version))
+	ended, accepting := make(chan error, len(listeners)), new(sync.WaitGroup)
+	for _, l := range listeners {
+		accepting.Go(func() {
+			serve := server.Serve
+			if l.TLS() {
+				serve = func(n net.Listener) error { return server.ServeTLS(n, "", "") }
+			}
+			err := serve(netutil.LimitListener(l.Listener, s.cfg.MaxConns))
+			if !errors.Is(err, http.ErrServerClosed) && !s.draining.Load() {
+				ended <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	return accepting, ended, nil
+}
+
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+const drainCheck = 10 * time.Millisecond
+
+// drain closes this process's share of the listeners, lets the connections end
+// in order and then ends what is left. What is under way may take as long as
+// an answer may.
+func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Listener) error {
+	s.draining.Store(true)
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+	ctx = context.WithoutCancel(ctx)
+	grace, cancel := context.WithTimeout(ctx, s.cfg.DrainGrace)
+	defer cancel()
+	ticker := time.NewTicker(drainCheck)
+	defer ticker.Stop()
+	for s.open.Load() > 0 && grace.Err() == nil {
+		select {
+		case <-ticker.C:
+		case <-grace.Done():
+		}
+	}
+	closing, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil && !errors.Is(err, net.ErrClosed) { // the listeners are closed already
+		return errors.Join(fmt.Errorf("requests were cut off: %w", err), server.Close())
+	}
+	return nil
 }

@@ -1,0 +1,70 @@
+package node
+
+import (
+	"net"
+	"time"
+
+	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/server"
+	"github.com/catena-run/catena/task"
+)
+
+// listeners are the addresses of a master, bound before anything else happens.
+type listeners struct {
+	admin  net.Listener
+	shared *server.Bound // the workers accept from them, the master does not
+}
+
+// listen binds what the configuration names. The caller closes it, unless a
+// masterNode has taken it over.
+func listen(cfg configs.Config) (*listeners, error) {
+	addresses := sharedAddresses(cfg.Server)
+	for _, a := range addresses {
+		if a.Kind != server.KindHTTPS {
+			continue
+		}
+		if err := server.CheckCertificate(cfg.Server.Certificate, cfg.Server.Key); err != nil {
+			return nil, err
+		}
+	}
+	admin, err := server.Listen(server.Address{Kind: server.KindHTTP, Text: cfg.Master.Admin, Key: "master.admin"})
+	if err != nil {
+		return nil, err
+	}
+	shared, err := server.Bind(addresses)
+	if err != nil {
+		_ = admin.Close()
+		return nil, err
+	}
+	return &listeners{admin: admin, shared: shared}, nil
+}
+
+func sharedAddresses(cfg configs.Server) (list []server.Address) {
+	for _, a := range []server.Address{
+		{Kind: server.KindHTTP, Text: cfg.HTTP, Key: "server.http"},
+		{Kind: server.KindHTTPS, Text: cfg.HTTPS, Key: "server.https"},
+		{Kind: server.KindUnix, Text: cfg.Unix, Key: "server.unix"},
+	} {
+		if a.Text != "" {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// close tolerates being called twice.
+func (l *listeners) close() {
+	_ = l.admin.Close()
+	l.shared.Close()
+}
+
+// sharedConfig says how a worker serves the shared listeners.
+func sharedConfig(cfg configs.Server, version string) server.Config {
+	duration := func(d task.Duration) time.Duration { return time.Duration(d) }
+	return server.Config{
+		Version: version, Certificate: cfg.Certificate, Key: cfg.Key,
+		HeaderTimeout: duration(cfg.HeaderTimeout), ReadTimeout: duration(cfg.ReadTimeout), WriteTimeout: duration(cfg.WriteTimeout),
+		IdleTimeout: duration(cfg.IdleTimeout), DrainGrace: duration(cfg.DrainGrace),
+		MaxHeader: int(cfg.MaxHeader), MaxBody: int64(cfg.MaxBody), MaxConns: cfg.MaxConns,
+	}
+}
