@@ -76,8 +76,9 @@ type Server struct {
 type Worker struct {
 	Queues       []string      `yaml:"queues" check:"queues" doc:"Queues that the worker serves; * serves all."`
 	Slots        int           `yaml:"slots" min:"1" max:"10000" doc:"Runs that the worker executes at once."`
-	MaxMemory    Size          `yaml:"maxMemory" doc:"Resident memory at which a master drains and replaces the worker; 0 turns it off."`
-	TTL          task.Duration `yaml:"ttl" doc:"Age at which a master drains and replaces the worker; 0s turns it off."`
+	MaxMemory    Size          `yaml:"maxMemory" doc:"Resident memory at which a master replaces and drains the worker, and at twice which it kills it; 0 turns it off."`
+	TTL          task.Duration `yaml:"ttl" doc:"Age at which a master replaces and drains the worker, up to a tenth later so that not all go at once; 0s turns it off."`
+	MaxRuns      int           `yaml:"maxRuns" min:"0" doc:"Runs after which a master replaces the worker; 0 turns it off."`
 	DrainTimeout task.Duration `yaml:"drainTimeout" doc:"How long a stopping worker lets its runs finish before it gives them back."`
 	LogLimit     Size          `yaml:"logLimit" min:"1KiB" max:"64MiB" doc:"Bytes of log kept of one run; what exceeds them is counted, not kept."`
 }

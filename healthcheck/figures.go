@@ -28,6 +28,7 @@ type Figures struct {
 	Threads   int
 	StartedAt time.Time
 	BeatAt    time.Time // the last sign of life; filled in by the supervisor
+	Runs      int64     // executed so far; filled in by the supervisor
 }
 
 // Meter reads the figures of one process. It may be used from several goroutines.

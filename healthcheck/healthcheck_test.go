@@ -84,20 +84,24 @@ func TestDecide(t *testing.T) {
 		change func(*healthcheck.Figures, *healthcheck.Policy)
 		cause  healthcheck.Cause
 		text   string
+		kill   bool
 	}{
 		"healthy":                {change: func(*healthcheck.Figures, *healthcheck.Policy) {}},
 		"at the memory limit":    {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS = 100 << 20 }},
 		"over the memory limit":  {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS = 150 << 20 }, cause: healthcheck.CauseMemory, text: "uses 150.0 MiB of memory, the limit is 100.0 MiB"},
+		"twice the memory":       {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS = 210 << 20 }, cause: healthcheck.CauseMemory, text: "uses 210.0 MiB of memory, the limit is 100.0 MiB", kill: true},
+		"as many runs as may be": {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.Runs, p.MaxRuns = 7, 7 }, cause: healthcheck.CauseRuns, text: "has executed 7 runs, the limit is 7"},
+		"fewer runs":             {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.Runs, p.MaxRuns = 6, 7 }},
 		"no memory limit":        {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.RSS, p.MaxMemory = 1<<40, 0 }},
 		"just younger than ttl":  {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.StartedAt = now.Add(-time.Hour + 1) }},
 		"as old as ttl":          {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.StartedAt = now.Add(-time.Hour) }, cause: healthcheck.CauseAge, text: "is 1h0m0s old, its limit is 1h0m0s"},
 		"no ttl":                 {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.StartedAt, p.TTL = now.AddDate(-9, 0, 0), 0 }},
 		"unknown start":          {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.StartedAt = time.Time{} }},
 		"silent up to the limit": {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = now.Add(-10 * time.Second) }},
-		"hanging":                {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = now.Add(-11 * time.Second) }, cause: healthcheck.CauseHang, text: "no sign of life for 11s, the limit is 10s"},
+		"hanging":                {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = now.Add(-11 * time.Second) }, cause: healthcheck.CauseHang, text: "no sign of life for 11s, the limit is 10s", kill: true},
 		"no hang limit":          {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.BeatAt, p.HangAfter = now.Add(-time.Hour), 0 }},
 		"no beat yet":            {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = time.Time{} }},
-		"hang before memory":     {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS, f.BeatAt = 1<<40, now.Add(-time.Hour) }, cause: healthcheck.CauseHang, text: "no sign of life for 1h0m0s, the limit is 10s"},
+		"hang before memory":     {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS, f.BeatAt = 1<<40, now.Add(-time.Hour) }, cause: healthcheck.CauseHang, text: "no sign of life for 1h0m0s, the limit is 10s", kill: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +110,8 @@ func TestDecide(t *testing.T) {
 			action, reason := p.Decide(f, now)
 			require.Equal(t, c.cause, reason.Cause)
 			require.Equal(t, c.text, reason.String())
-			require.Equal(t, c.cause != "", action == healthcheck.ActionRestart)
+			require.Equal(t, c.cause != "", action != healthcheck.ActionNone)
+			require.Equal(t, c.kill, action == healthcheck.ActionKill)
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 // Policy says when a worker is to be replaced. The zero value never does.
 type Policy struct {
 	MaxMemory uint64        // bytes of resident memory; 0: no limit
+	MaxRuns   int64         // runs after which a worker is replaced; 0: no limit
 	TTL       time.Duration // age at which a worker is replaced; 0: never
 	// Jitter is added to TTL in part, a fixed part for each worker, so that
 	// workers that started together are not replaced together.
@@ -41,18 +42,28 @@ type Action string
 // The actions.
 const (
 	ActionNone    Action = "none"
-	ActionRestart Action = "restart"
+	ActionRestart Action = "restart" // its replacement first, then a drain
+	ActionKill    Action = "kill"    // at once: it cannot drain, or would take the machine down
 )
 
 // Cause is the rule that asked for a restart.
 type Cause string
 
-// The causes. A worker that hangs cannot be drained first; the others can.
+// The causes.
 const (
 	CauseHang   Cause = "hang"
 	CauseMemory Cause = "memory"
 	CauseAge    Cause = "age"
+	CauseRuns   Cause = "runs"
 )
+
+// Planned reports whether a restart for this cause says nothing bad about the
+// runs in the worker.
+func (c Cause) Planned() bool { return c == CauseAge || c == CauseRuns }
+
+// hardMemory is how many times MaxMemory a worker may have before it is killed
+// instead of drained.
+const hardMemory = 2
 
 // Reason says why, for the supervisor and for people.
 type Reason struct {
@@ -64,17 +75,24 @@ type Reason struct {
 func (r Reason) String() string { return r.Text }
 
 // Decide is pure: the same figures at the same time give the same answer. Of
-// several reasons the most urgent is given: hang, memory, age. A figure that is
+// several reasons the most urgent is given: hang, memory, age, runs. A figure that is
 // not known (zero) decides nothing.
 func (p Policy) Decide(f Figures, now time.Time) (Action, Reason) {
 	if silent := now.Sub(f.BeatAt); p.HangAfter > 0 && !f.BeatAt.IsZero() && silent > p.HangAfter {
-		return ActionRestart, Reason{CauseHang, fmt.Sprintf("no sign of life for %s, the limit is %s", silent.Round(time.Millisecond), p.HangAfter)}
+		return ActionKill, Reason{CauseHang, fmt.Sprintf("no sign of life for %s, the limit is %s", silent.Round(time.Millisecond), p.HangAfter)}
 	}
 	if p.MaxMemory > 0 && f.RSS > p.MaxMemory {
-		return ActionRestart, Reason{CauseMemory, fmt.Sprintf("uses %s of memory, the limit is %s", mebibytes(f.RSS), mebibytes(p.MaxMemory))}
+		action := ActionRestart
+		if f.RSS/hardMemory > p.MaxMemory {
+			action = ActionKill
+		}
+		return action, Reason{CauseMemory, fmt.Sprintf("uses %s of memory, the limit is %s", mebibytes(f.RSS), mebibytes(p.MaxMemory))}
 	}
 	if limit := p.Lifetime(f.Worker); limit > 0 && !f.StartedAt.IsZero() && now.Sub(f.StartedAt) >= limit {
 		return ActionRestart, Reason{CauseAge, fmt.Sprintf("is %s old, its limit is %s", now.Sub(f.StartedAt).Round(time.Second), limit.Round(time.Second))}
+	}
+	if p.MaxRuns > 0 && f.Runs >= p.MaxRuns {
+		return ActionRestart, Reason{CauseRuns, fmt.Sprintf("has executed %d runs, the limit is %d", f.Runs, p.MaxRuns)}
 	}
 	return ActionNone, Reason{}
 }

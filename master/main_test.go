@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -47,35 +48,54 @@ func note(event string) {
 	fmt.Fprintf(f, "%s %d %d\n", event, os.Getpid(), time.Now().UnixMilli())
 }
 
+// touch makes the memory resident, without the race detector's shadow of it.
+//
+//go:norace
+func touch(memory []byte) {
+	for i := 0; i < len(memory); i += 4096 {
+		memory[i] = 1
+	}
+}
+
+// alone reports whether no other dummy has started before.
+func alone() bool {
+	text, _ := os.ReadFile(os.Getenv(envFile))
+	return strings.Count(string(text), "start") == 1
+}
+
 // dummy behaves as a worker of the given kind.
 func dummy(kind string) {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	note("start")
 	reports := json.NewEncoder(os.NewFile(master.ReportFD, "reports"))
-	_ = reports.Encode(master.Report{Epoch: int64(os.Getpid()), ID: strconv.Itoa(os.Getpid())})
+	if kind == "slow" {
+		time.Sleep(300 * time.Millisecond)
+		note("ready")
+	}
+	if kind != "first" || alone() {
+		_ = reports.Encode(master.Report{Epoch: int64(os.Getpid()), ID: strconv.Itoa(os.Getpid())})
+	}
 	if kind == "crash" {
 		os.Exit(3)
 	}
 	var hog []byte
-	if kind == "hog" {
+	if kind == "hog" || kind == "bomb" {
 		hog = make([]byte, 200<<20)
-		for i := 0; i < len(hog); i += 4096 {
-			hog[i] = 1
-		}
+		touch(hog)
 	}
 	ticker := time.NewTicker(50 * time.Millisecond)
-	for {
+	for runs := int64(0); ; runs++ {
 		select {
 		case <-terms:
 			note("term")
-			if kind == "stubborn" {
+			if kind == "stubborn" || kind == "bomb" {
 				continue
 			}
 			os.Exit(0)
 		case <-ticker.C:
 			if kind != "hang" {
-				_ = reports.Encode(master.Report{Alive: true})
+				_ = reports.Encode(master.Report{Alive: true, Runs: runs})
 			}
 			_ = len(hog)
 		}

@@ -180,22 +180,75 @@ func TestAStoppedWorkerIsKilled(t *testing.T) {
 
 func TestAWorkerThatTakesTooMuchMemoryIsDrained(t *testing.T) {
 	t.Parallel()
-	s := start(t, "hog", func(cfg *master.Supervision) { cfg.Policy.MaxMemory = 150 << 20 })
+	s := start(t, "hog", func(cfg *master.Supervision) { cfg.Policy.MaxMemory = 170 << 20 })
 	terms, starts := s.until("term", 1), s.until("start", 2)
 	require.Equal(t, starts[0].pid, terms[0].pid, "it is asked first")
-	require.Contains(t, s.dead(1)[0].reason, "of memory, the limit is 150.0 MiB")
+	require.Contains(t, s.dead(1)[0].reason, "of memory, the limit is 170.0 MiB")
 	require.False(t, s.dead(1)[0].planned, "a run that takes all memory counts as dangerous")
 }
 
-func TestAnOldWorkerIsDrainedFirst(t *testing.T) {
+func TestAnOldWorkerIsReplacedByOneThatWorks(t *testing.T) {
 	t.Parallel()
 	s := start(t, "good", func(cfg *master.Supervision) { cfg.Policy = healthcheck.Policy{TTL: 4 * time.Second} })
 	terms, starts := s.until("term", 1), s.until("start", 2)
 	require.Equal(t, starts[0].pid, terms[0].pid)
-	require.False(t, starts[1].at.Before(terms[0].at), "its successor starts when it has drained")
+	require.False(t, terms[0].at.Before(starts[1].at), "its successor works before it is asked to end")
 	d := s.dead(1)[0]
 	require.True(t, d.planned)
 	require.Contains(t, d.reason, "old")
+}
+
+func TestAWorkerIsReplacedAfterItsRuns(t *testing.T) {
+	t.Parallel()
+	s := start(t, "good", func(cfg *master.Supervision) { cfg.Policy = healthcheck.Policy{MaxRuns: 10} })
+	s.until("term", 2)
+	d := s.dead(2)[0]
+	require.True(t, d.planned)
+	require.Contains(t, d.reason, "runs, the limit is 10")
+}
+
+// Two slots that come of age together are replaced one after the other.
+func TestOneSlotAtATimeIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := start(t, "slow", func(cfg *master.Supervision) { cfg.Workers, cfg.Policy = 2, healthcheck.Policy{MaxRuns: 10} })
+	s.until("ready", 4)
+	under := 0
+	for _, e := range events(t, s.file)[2:] { // the two that begin together
+		switch e.name {
+		case "start":
+			under++
+		case "ready":
+			under--
+		}
+		require.LessOrEqual(t, under, 2, "the first two, or one replacement")
+	}
+	starts, ready := s.until("start", 4), s.until("ready", 3)
+	require.False(t, starts[3].at.Before(ready[2].at), "the second replacement waits for the first")
+}
+
+func TestAWorkerGoesOnWhenItsReplacementDoesNot(t *testing.T) {
+	t.Parallel()
+	s := start(t, "first", func(cfg *master.Supervision) {
+		cfg.Policy, cfg.ReadyWithin = healthcheck.Policy{MaxRuns: 10}, 200*time.Millisecond
+	})
+	first := s.until("start", 1)[0]
+	s.until("start", 4) // attempts that never report
+	require.False(t, gone(first.pid))
+	for _, e := range s.until("term", 2) {
+		require.NotEqual(t, first.pid, e.pid)
+	}
+}
+
+// It would not end by being asked.
+func TestAWorkerThatTakesTwiceItsMemoryIsKilled(t *testing.T) {
+	t.Parallel()
+	s := start(t, "bomb", func(cfg *master.Supervision) { cfg.Policy.MaxMemory, cfg.KillAfter = 90<<20, time.Minute })
+	pid := s.until("start", 1)[0].pid
+	d := s.dead(1)[0]
+	require.Eventually(t, func() bool { return gone(pid) }, patience, 5*time.Millisecond)
+	require.False(t, d.planned)
+	require.Contains(t, d.reason, "of memory, the limit is 90.0 MiB")
+	s.until("start", 2)
 }
 
 func TestAllEndWithTheirMaster(t *testing.T) {

@@ -91,7 +91,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 
 func policy(cfg configs.Config) healthcheck.Policy {
 	ttl := time.Duration(cfg.Worker.TTL)
-	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), TTL: ttl, Jitter: ttl / 10, HangAfter: hangAfter}
+	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), MaxRuns: int64(cfg.Worker.MaxRuns), TTL: ttl, Jitter: ttl / 10, HangAfter: hangAfter}
 }
 
 func (m *masterNode) warnAboutRedis(ctx context.Context) {

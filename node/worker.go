@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/server"
+	"github.com/catena-run/catena/task"
 	"github.com/catena-run/catena/worker"
 )
 
@@ -60,6 +62,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
 		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
 		Session: func(epoch int64, id string) { reports.send(master.Report{Epoch: epoch, ID: id}) },
+		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
 	})
 	if err != nil {
 		return err
@@ -109,6 +112,8 @@ func (m *memory) rss() int64 {
 // reporter tells the supervising master of sessions and heartbeats. When the
 // master is gone it stops the worker.
 type reporter struct {
+	runs atomic.Int64 // executed
+
 	mu   sync.Mutex
 	file *os.File
 	gone context.CancelFunc
@@ -144,7 +149,7 @@ func (r *reporter) alive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			r.send(master.Report{Alive: true})
+			r.send(master.Report{Alive: true, Runs: r.runs.Load()})
 		}
 	}
 }

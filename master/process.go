@@ -1,0 +1,220 @@
+package master
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/lifecycle"
+)
+
+// process is one supervised worker process.
+type process struct {
+	*supervisor
+	slot    int
+	child   *lifecycle.Child
+	meter   *healthcheck.Meter
+	log     logrus.FieldLogger
+	started time.Time
+	ready   chan struct{} // closed at the first session
+	ended   chan struct{} // its reports have ended
+
+	mu    sync.Mutex
+	epoch int64
+	beat  time.Time
+	runs  int64
+}
+
+func (s *supervisor) start(slot int, log logrus.FieldLogger) (*process, error) {
+	reports, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := s.cfg.Command(slot)
+	cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
+	child, err := lifecycle.StartChild(cmd, syscall.SIGKILL)
+	if err != nil {
+		reports.Close()
+		return nil, err
+	}
+	p := &process{supervisor: s, slot: slot, child: child, started: time.Now(), ready: make(chan struct{}), ended: make(chan struct{}),
+		beat: time.Now(), log: log.WithField("pid", child.PID())}
+	p.meter, err = healthcheck.NewMeter(context.Background(), fmt.Sprintf("slot-%d-%d", slot, child.PID()), child.PID())
+	if err != nil {
+		p.log.WithError(err).Debug("cannot measure the worker")
+	}
+	go p.read(reports)
+	p.log.Info("worker process started")
+	return p, nil
+}
+
+// read follows the worker's reports until its end of the pipe is closed.
+func (p *process) read(reports io.ReadCloser) {
+	defer close(p.ended)
+	defer reports.Close()
+	lines := bufio.NewScanner(reports)
+	for lines.Scan() {
+		var r Report
+		if json.Unmarshal(lines.Bytes(), &r) == nil {
+			p.note(r)
+		}
+	}
+}
+
+func (p *process) note(r Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.Epoch != 0 {
+		if p.epoch == 0 {
+			close(p.ready)
+		}
+		p.epoch = r.Epoch
+	}
+	p.runs = max(p.runs, r.Runs)
+	p.beat = time.Now()
+}
+
+// watch follows the process until it has ended or a successor has taken its
+// place, which it returns. When ctx ends the process is drained.
+func (p *process) watch(ctx context.Context) (next *process) {
+	ticker := time.NewTicker(p.cfg.CheckEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.child.Done():
+			p.over(false, "")
+			return nil
+		case <-ctx.Done():
+			p.drain()
+			p.over(true, "its master is shutting down")
+			return nil
+		case now := <-ticker.C:
+			action, why := p.judge(now)
+			switch action {
+			case healthcheck.ActionKill:
+				p.log.WithField("reason", why.Text).Warn("worker is killed")
+				p.kill()
+				p.over(false, why.Text)
+				return nil
+			case healthcheck.ActionRestart:
+				if next, replaced := p.hand(ctx, why); replaced {
+					return next
+				}
+			}
+		}
+	}
+}
+
+// hand has a successor take the place of p, which then drains beside it. One
+// slot of a master at a time does so, unless memory presses. A worker that is
+// merely old goes on when there is no successor.
+func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *process, replaced bool) {
+	if why.Cause.Planned() {
+		select {
+		case <-p.replacing:
+			defer func() { p.replacing <- struct{}{} }()
+		default:
+			return nil, false // the next check asks again
+		}
+	}
+	p.log.WithField("reason", why.Text).Warn("worker is replaced")
+	next = p.replace(ctx, p)
+	if next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
+		return nil, false
+	}
+	if !p.child.Alive() {
+		p.over(false, "")
+		return next, true
+	}
+	p.draining.Go(func() {
+		p.drain()
+		p.over(why.Cause.Planned(), why.Text)
+	})
+	return next, true
+}
+
+func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) {
+	f := healthcheck.Figures{StartedAt: p.started}
+	if p.meter != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if read, err := p.meter.Read(ctx); err == nil {
+			f = read
+		}
+	}
+	p.mu.Lock()
+	f.BeatAt, f.Runs = p.beat, p.runs
+	p.mu.Unlock()
+	return p.cfg.Policy.Decide(f, now)
+}
+
+func (p *process) kill() {
+	_ = p.child.Signal(syscall.SIGKILL)
+	<-p.child.Done()
+}
+
+// drain asks the worker to finish. It is killed when that takes too long, or
+// when the policy would kill it meanwhile.
+func (p *process) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout+p.cfg.KillAfter)
+	defer cancel()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	watching.Go(func() {
+		ticker := time.NewTicker(p.cfg.CheckEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case now := <-ticker.C:
+				if action, why := p.judge(now); action == healthcheck.ActionKill {
+					p.log.WithField("reason", why.Text).Warn("a draining worker is killed")
+					_ = p.child.Signal(syscall.SIGKILL)
+				}
+			}
+		}
+	})
+	if err := p.child.Stop(ctx, syscall.SIGTERM); err != nil {
+		p.log.WithError(err).Warn("cannot stop the worker")
+	}
+}
+
+// over reports the end of the process, so that its runs are taken back at once.
+func (p *process) over(planned bool, reason string) {
+	<-p.ended
+	err := p.child.Err()
+	log := p.log.WithField("lived", time.Since(p.started).Round(time.Millisecond))
+	if reason == "" {
+		reason = "ended by itself"
+		if err != nil {
+			reason = "died: " + err.Error()
+		}
+	}
+	var exit *exec.ExitError
+	if planned || err == nil || !errors.As(err, &exit) {
+		log.WithField("reason", reason).Info("worker process ended")
+	} else {
+		log.WithField("reason", reason).Warn("worker process died")
+	}
+	p.mu.Lock()
+	epoch := p.epoch
+	p.mu.Unlock()
+	if epoch != 0 {
+		p.died(epoch, planned, reason)
+	}
+}
