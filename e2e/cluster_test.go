@@ -48,6 +48,7 @@ type cluster struct {
 type node struct {
 	*program
 	client *client.Client
+	http   string // address of the shared server
 }
 
 // newCluster starts the servers and prepares the database; settings are
@@ -126,7 +127,7 @@ func (c *cluster) adopt(p *program) *node {
 	require.NotEmpty(c.t, up, "a master ended at its start:\n%s", p.log.tail(20))
 	api, err := client.New(client.Config{Server: "http://" + up[0].Admin, Token: c.token, Retries: -1, Timeout: 10 * time.Second})
 	require.NoError(c.t, err)
-	return &node{program: p, client: api}
+	return &node{program: p, client: api, http: up[0].HTTP}
 }
 
 func (c *cluster) startWorker() *program {

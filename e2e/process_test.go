@@ -58,6 +58,7 @@ type logLine struct {
 	Level  string `json:"level"`
 	Msg    string `json:"msg"`
 	Admin  string `json:"admin"`
+	HTTP   string `json:"http"`
 	Reason string `json:"reason"`
 	text   string
 }

@@ -28,7 +28,7 @@ func TestWorkerIsReplaced(t *testing.T) {
 	})
 	t.Run("for its age", func(t *testing.T) {
 		t.Parallel()
-		c := newCluster(t, "worker.ttl=10s")
+		c := newCluster(t, "worker.ttl=10s", "worker.drainTimeout=5s", "server.drainGrace=1s")
 		m := c.startMaster(1)
 		c.awaitWorkers(1)
 		old := c.live()[0]
@@ -66,7 +66,7 @@ func (c *cluster) replaced(m *node, old task.Worker, reason string) {
 		return len(list) == 1 && list[0].Epoch != old.Epoch && list[0].PID != old.PID
 	}, "worker %d is not replaced", old.PID)
 	require.False(c.t, exists(old.PID))
-	said := m.log.find(`"worker is replaced"`)
+	said := append(m.log.find(`"worker is replaced"`), m.log.find(`"worker is killed"`)...)
 	require.Len(c.t, said, 1, m.log.tail(40))
 	require.Contains(c.t, said[0].Reason, reason)
 }
