@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -19,6 +21,7 @@ type Program struct {
 	Version   string           // "": what the Go toolchain recorded
 	Processes Processes        // how processes are started
 	Environ   []string         // as os.Environ gives it
+	Command   []string         // program and arguments that started this process
 	Dir       string           // the folder in which a running dev is looked for
 	Now       func() time.Time // nil: time.Now
 }
@@ -32,8 +35,23 @@ func Main(version string) {
 	if err != nil {
 		dir = "."
 	}
-	program := Program{Version: version, Processes: processes(), Environ: os.Environ(), Dir: dir}
+	program := Program{Version: version, Processes: processes(), Environ: os.Environ(), Dir: dir, Command: commandLine()}
 	os.Exit(program.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// commandLine is how this process was started, with the path of the program
+// made absolute but its symbolic links left, so that a newer one is found there.
+func commandLine() []string {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		if path, err = os.Executable(); err != nil {
+			return nil
+		}
+	}
+	return append([]string{path}, os.Args[1:]...)
 }
 
 // Run runs one command with the environment and the processes of this program

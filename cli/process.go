@@ -73,7 +73,7 @@ func (s *session) masterCommand() *cobra.Command {
 }
 
 func (s *session) processOptions() ProcessOptions {
-	return ProcessOptions{Version: s.Version, Supervisor: s.supervisor, Listeners: s.listeners, Out: s.out, Err: s.err}
+	return ProcessOptions{Version: s.Version, Supervisor: s.supervisor, Listeners: s.listeners, Command: s.Command, Out: s.out, Err: s.err}
 }
 
 // workerCommand has hidden flags for the master that starts workers: such a

@@ -38,8 +38,9 @@ type DevOptions struct {
 // ProcessOptions tell a master or worker what its configuration does not.
 type ProcessOptions struct {
 	Version    string
-	Supervisor string // the master that started this worker; "": it runs alone
-	Listeners  string // kinds of the shared listeners that this master hands it
+	Supervisor string   // the master that started this worker; "": it runs alone
+	Listeners  string   // kinds of the shared listeners that this master hands it
+	Command    []string // program and arguments of this process
 	Out        io.Writer
 	Err        io.Writer
 }
@@ -88,7 +89,7 @@ func processes() Processes {
 			})
 		},
 		Master: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
-			return node.RunMaster(ctx, c, node.Options{Version: o.Version, Out: o.Out, Err: o.Err})
+			return node.RunMaster(ctx, c, node.Options{Version: o.Version, Out: o.Out, Err: o.Err, Command: o.Command})
 		},
 		Worker: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
 			return node.RunWorker(ctx, c, node.WorkerOptions{

@@ -35,6 +35,7 @@ type cluster struct {
 	redis    *devservers.Redis
 	recorder *recorder
 	env      []string
+	path     string   // of the program, for masters
 	settings []string // --set of every process
 	token    string
 
@@ -60,7 +61,7 @@ func newCluster(t *testing.T, settings ...string) *cluster {
 	log.SetLevel(logrus.WarnLevel)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	c := &cluster{t: t, recorder: newRecorder(t), settings: append([]string{"worker.maxMemory=0"}, settings...)}
+	c := &cluster{t: t, path: bin, recorder: newRecorder(t), settings: append([]string{"worker.maxMemory=0"}, settings...)}
 	var err error
 	c.postgres, err = devservers.StartPostgres(ctx, devservers.PostgresConfig{DataDir: filepath.Join(dir, "postgres"), Log: log})
 	require.NoError(t, err)
@@ -103,7 +104,7 @@ func (c *cluster) args(command string, settings ...string) []string {
 func (c *cluster) launch(workers int, settings ...string) *program {
 	c.t.Helper()
 	settings = append([]string{"master.admin=127.0.0.1:0", "server.http=127.0.0.1:0", fmt.Sprintf("master.workers=%d", workers)}, settings...)
-	return start(c.t, "a master", c.env, c.args("master", settings...)...)
+	return startAs(c.t, c.path, "a master", c.env, c.args("master", settings...)...)
 }
 
 // startMaster starts a master and waits until its API is up.

@@ -55,12 +55,13 @@ func binary(t *testing.T) string {
 
 // logLine is a line of a process's log, of which the tests look at a few fields.
 type logLine struct {
-	Level  string `json:"level"`
-	Msg    string `json:"msg"`
-	Admin  string `json:"admin"`
-	HTTP   string `json:"http"`
-	Reason string `json:"reason"`
-	text   string
+	Level     string `json:"level"`
+	Msg       string `json:"msg"`
+	Admin     string `json:"admin"`
+	HTTP      string `json:"http"`
+	Reason    string `json:"reason"`
+	Successor int    `json:"successor"`
+	text      string
 }
 
 // logBook keeps the log of a process and of the workers that it supervises.
@@ -119,8 +120,14 @@ type program struct {
 // start runs the program under test. What a data race detector says of it fails the test.
 func start(t *testing.T, name string, env []string, args ...string) *program {
 	t.Helper()
+	return startAs(t, binary(t), name, env, args...)
+}
+
+// startAs does so with the program under test at another path.
+func startAs(t *testing.T, path, name string, env []string, args ...string) *program {
+	t.Helper()
 	p := &program{name: name, log: &logBook{}}
-	cmd := exec.Command(binary(t), args...)
+	cmd := exec.Command(path, args...)
 	cmd.Env = append(withoutSettings(os.Environ()), env...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.WaitDelay = 5 * time.Second

@@ -58,22 +58,25 @@ func New(cfg Config, deps Deps) *Master {
 	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler,
 		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
 	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
-	m.supervisor = &supervisor{cfg: cfg.Supervision, log: deps.Log, died: m.workerDied}
+	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.workerDied)
 	return m
 }
+
+// Ready is closed once every supervised worker has begun its work.
+func (m *Master) Ready() <-chan struct{} { return m.supervisor.ready }
 
 // Leads reports whether this master is the leader, to its own knowledge.
 func (m *Master) Leads() bool { return m.candidate.Term() != 0 }
 
-// Run works until ctx ends. It drains its workers first and resigns last, so
-// that what they give back is dispatched elsewhere meanwhile.
+// Run works until ctx ends. It resigns at once, so that another master leads
+// while its workers drain.
 func (m *Master) Run(ctx context.Context) error {
 	control, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var duties sync.WaitGroup
 	duties.Go(func() { m.ticks(control) })
 	if m.cfg.Lead {
-		duties.Go(func() { m.candidate.run(control) })
+		duties.Go(func() { m.candidate.run(ctx) })
 	}
 	if m.cfg.Supervision.Workers > 0 {
 		m.supervisor.run(ctx)

@@ -28,6 +28,7 @@ type process struct {
 	log     logrus.FieldLogger
 	started time.Time
 	ready   chan struct{} // closed at the first session
+	begun   func()        // called then
 	ended   chan struct{} // its reports have ended
 
 	mu    sync.Mutex
@@ -36,7 +37,7 @@ type process struct {
 	runs  int64
 }
 
-func (s *supervisor) start(slot int, log logrus.FieldLogger) (*process, error) {
+func (s *supervisor) start(slot int, log logrus.FieldLogger, begun func()) (*process, error) {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func (s *supervisor) start(slot int, log logrus.FieldLogger) (*process, error) {
 		reports.Close()
 		return nil, err
 	}
-	p := &process{supervisor: s, slot: slot, child: child, started: time.Now(), ready: make(chan struct{}), ended: make(chan struct{}),
+	p := &process{supervisor: s, slot: slot, child: child, started: time.Now(), ready: make(chan struct{}), begun: begun, ended: make(chan struct{}),
 		beat: time.Now(), log: log.WithField("pid", child.PID())}
 	p.meter, err = healthcheck.NewMeter(context.Background(), fmt.Sprintf("slot-%d-%d", slot, child.PID()), child.PID())
 	if err != nil {
@@ -79,6 +80,7 @@ func (p *process) note(r Report) {
 	if r.Epoch != 0 {
 		if p.epoch == 0 {
 			close(p.ready)
+			p.begun()
 		}
 		p.epoch = r.Epoch
 	}

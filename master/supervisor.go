@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -49,26 +50,36 @@ type supervisor struct {
 	log  logrus.FieldLogger
 	died func(epoch int64, planned bool, reason string) // a worker process has ended
 
+	ready     chan struct{}  // closed when each slot has had a worker at work
+	unready   atomic.Int64   // slots that have had none
 	replacing chan struct{}  // holds a token while no planned replacement is under way
 	draining  sync.WaitGroup // workers that have been replaced and still finish
 }
 
-// run keeps all slots filled until ctx ends; then it drains the workers and
-// waits for their ends.
-func (s *supervisor) run(ctx context.Context) {
+func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(epoch int64, planned bool, reason string)) *supervisor {
 	for _, value := range []struct {
 		given    *time.Duration
 		fallback time.Duration
 	}{
-		{&s.cfg.CheckEvery, time.Second}, {&s.cfg.DrainTimeout, 30 * time.Second},
-		{&s.cfg.KillAfter, 20 * time.Second}, {&s.cfg.ReadyWithin, 20 * time.Second},
+		{&cfg.CheckEvery, time.Second}, {&cfg.DrainTimeout, 30 * time.Second},
+		{&cfg.KillAfter, 20 * time.Second}, {&cfg.ReadyWithin, 20 * time.Second},
 	} {
 		if *value.given == 0 {
 			*value.given = value.fallback
 		}
 	}
-	s.replacing = make(chan struct{}, 1)
+	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1)}
 	s.replacing <- struct{}{}
+	s.unready.Store(int64(cfg.Workers))
+	if cfg.Workers == 0 {
+		close(s.ready)
+	}
+	return s
+}
+
+// run keeps all slots filled until ctx ends; then it drains the workers and
+// waits for their ends.
+func (s *supervisor) run(ctx context.Context) {
 	var slots sync.WaitGroup
 	for slot := range s.cfg.Workers {
 		slots.Go(func() { s.keep(ctx, slot) })
@@ -81,12 +92,17 @@ func (s *supervisor) run(ctx context.Context) {
 func (s *supervisor) keep(ctx context.Context, slot int) {
 	log := s.log.WithField("slot", slot)
 	wait := restartAfter
+	begun := sync.OnceFunc(func() {
+		if s.unready.Add(-1) == 0 {
+			close(s.ready)
+		}
+	})
 	var next *process // has begun already, in place of the one before
 	for ctx.Err() == nil || next != nil {
 		began, p := time.Now(), next
 		if p == nil {
 			var err error
-			if p, err = s.start(slot, log); err != nil {
+			if p, err = s.start(slot, log, begun); err != nil {
 				log.WithError(err).Error("cannot start a worker")
 			}
 		}
@@ -111,7 +127,7 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 // replace starts a successor of p and waits until it works. It returns nil when
 // the successor did not come to that; p then goes on.
 func (s *supervisor) replace(ctx context.Context, p *process) *process {
-	next, err := s.start(p.slot, p.log)
+	next, err := s.start(p.slot, p.log, func() {})
 	if err != nil {
 		p.log.WithError(err).Error("cannot start a replacement")
 		return nil

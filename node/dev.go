@@ -57,7 +57,7 @@ func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
 		return err
 	}
 	defer release()
-	l, err := listen(cfg)
+	l, err := listen(cfg, nil)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net"
+	"os"
 	"time"
 
 	"github.com/catena-run/catena/configs"
@@ -15,9 +16,13 @@ type listeners struct {
 	shared *server.Bound // the workers accept from them, the master does not
 }
 
-// listen binds what the configuration names. The caller closes it, unless a
-// masterNode has taken it over.
-func listen(cfg configs.Config) (*listeners, error) {
+// The name of the admin listener among those that are handed over; the others
+// go by their kinds.
+const adminListener = "admin"
+
+// listen binds what the configuration names and what was not given to this
+// process. The caller closes it, unless a masterNode has taken it over.
+func listen(cfg configs.Config, given map[string]*os.File) (*listeners, error) {
 	addresses := sharedAddresses(cfg.Server)
 	for _, a := range addresses {
 		if a.Kind != server.KindHTTPS {
@@ -27,11 +32,11 @@ func listen(cfg configs.Config) (*listeners, error) {
 			return nil, err
 		}
 	}
-	admin, err := server.Listen(server.Address{Kind: server.KindHTTP, Text: cfg.Master.Admin, Key: "master.admin"})
+	admin, err := server.Listen(server.Address{Kind: server.KindHTTP, Text: cfg.Master.Admin, Key: "master.admin"}, given[adminListener])
 	if err != nil {
 		return nil, err
 	}
-	shared, err := server.Bind(addresses)
+	shared, err := server.Bind(addresses, given)
 	if err != nil {
 		_ = admin.Close()
 		return nil, err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/lifecycle"
 	"github.com/catena-run/catena/master"
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/server"
@@ -42,7 +43,11 @@ func (m *masterNode) close() {
 // RunMaster runs a master until ctx ends and its workers have drained.
 func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
 	log := newLog(cfg, o.Err)
-	l, err := listen(cfg)
+	given, err := handedOver()
+	if err != nil {
+		return err
+	}
+	l, err := listen(cfg, given)
 	if err != nil {
 		return err
 	}
@@ -53,7 +58,28 @@ func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
 	}
 	defer m.close()
 	log.WithFields(logrus.Fields{"admin": m.admin.Addr().String(), "http": m.shared.Address(server.KindHTTP), "workers": cfg.Master.Workers}).Info("master is up")
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	defer end() // before waiting
+	tending.Go(func() { m.awaitHandOver(ctx, o, end) })
+	tending.Go(func() { m.announce(ctx) })
 	return m.run(ctx, o)
+}
+
+// announce tells whoever started this process that it works: a service
+// manager, or the master that hands over to it.
+func (m *masterNode) announce(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-m.master.Ready():
+	}
+	if err := lifecycle.Notify(lifecycle.NotifyReady); err != nil {
+		m.log.WithError(err).Warn("cannot tell the service manager that the master works")
+	}
+	lifecycle.ForgetParent() // it ends now
 }
 
 // newMaster connects the parts of a master that answers on l.

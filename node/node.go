@@ -28,6 +28,7 @@ type Options struct {
 	Version string
 	Out     io.Writer
 	Err     io.Writer // the log
+	Command []string  // program and arguments that started this process, for a master that hands over
 }
 
 // closePatience is how long a process takes itself apart.

@@ -175,13 +175,13 @@ func TestBinding(t *testing.T) {
 	res, _ := get(t, &http.Client{Transport: transport}, "http://socket/status", "")
 	require.Equal(t, http.StatusOK, res.StatusCode)
 
-	_, err := server.Bind([]server.Address{{Kind: server.KindHTTP, Text: bound.Address(server.KindHTTP), Key: "server.http"}})
+	_, err := server.Bind([]server.Address{{Kind: server.KindHTTP, Text: bound.Address(server.KindHTTP), Key: "server.http"}}, nil)
 	require.ErrorContains(t, err, "server.http")
 	require.ErrorContains(t, err, "is in use")
 	require.ErrorContains(t, err, "server.test, process ", "it names the process")
-	_, err = server.Bind([]server.Address{unix})
+	_, err = server.Bind([]server.Address{unix}, nil)
 	require.ErrorContains(t, err, "is in use")
-	_, err = server.Bind([]server.Address{{Kind: server.KindHTTP, Text: "nowhere:1:2", Key: "server.http"}})
+	_, err = server.Bind([]server.Address{{Kind: server.KindHTTP, Text: "nowhere:1:2", Key: "server.http"}}, nil)
 	require.ErrorContains(t, err, "cannot listen on nowhere:1:2")
 }
 

@@ -44,11 +44,12 @@ type Bound struct {
 	paths []string // of unix sockets
 }
 
-// Bind binds every address, or none and says which stands in the way.
-func Bind(addresses []Address) (*Bound, error) {
+// Bind binds every address, or none and says which stands in the way. What was
+// given to this process, by kind, is taken instead of binding anew.
+func Bind(addresses []Address, given map[string]*os.File) (*Bound, error) {
 	b := &Bound{}
 	for _, a := range addresses {
-		if err := b.bind(a); err != nil {
+		if err := b.bind(a, given[a.Kind]); err != nil {
 			b.Close()
 			return nil, err
 		}
@@ -56,8 +57,16 @@ func Bind(addresses []Address) (*Bound, error) {
 	return b, nil
 }
 
-// Listen binds one address for this process alone.
-func Listen(a Address) (net.Listener, error) {
+// Listen binds one address for this process alone, or takes the listener that
+// was given to it.
+func Listen(a Address, given *os.File) (net.Listener, error) {
+	if given != nil {
+		listener, err := net.FileListener(given)
+		if err != nil {
+			return nil, task.Errorf(task.CodeInvalid, "the descriptor that was handed over is no listener: %w", err).At(a.Key)
+		}
+		return listener, nil
+	}
 	network := "tcp"
 	if a.Kind == KindUnix {
 		network = "unix"
@@ -70,13 +79,13 @@ func Listen(a Address) (net.Listener, error) {
 	return listener, nil
 }
 
-func (b *Bound) bind(a Address) error {
-	listener, err := Listen(a)
+func (b *Bound) bind(a Address, given *os.File) error {
+	listener, err := Listen(a, given)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	file, err := fileOf(listener)
+	file, err := FileOf(listener)
 	if err != nil {
 		return fmt.Errorf("share %s: %w", a.Text, err)
 	}
@@ -95,7 +104,8 @@ func bindError(a Address, err error) error {
 	return task.Errorf(task.CodeInvalid, "cannot listen on %s: %w", a.Text, err).At(a.Key)
 }
 
-func fileOf(listener net.Listener) (*os.File, error) {
+// FileOf returns a descriptor of the listener that survives it.
+func FileOf(listener net.Listener) (*os.File, error) {
 	switch l := listener.(type) {
 	case *net.TCPListener:
 		return l.File()
@@ -135,6 +145,10 @@ func (b *Bound) Address(kind string) string {
 	}
 	return ""
 }
+
+// HandOver leaves what belongs to the addresses to another process: Close then
+// removes no unix socket.
+func (b *Bound) HandOver() { b.paths = nil }
 
 // Close closes this process's share. Connections that wait in the queue are
 // refused once no worker has its own share any more. It may be called twice.

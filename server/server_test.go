@@ -28,7 +28,7 @@ func quiet() *logrus.Logger {
 // bind binds addresses as a master does and gives up its share at the end.
 func bind(t *testing.T, addresses ...server.Address) *server.Bound {
 	t.Helper()
-	bound, err := server.Bind(addresses)
+	bound, err := server.Bind(addresses, nil)
 	require.NoError(t, err)
 	t.Cleanup(bound.Close)
 	return bound
