@@ -51,6 +51,9 @@ type Sentinel struct {
 type Master struct {
 	Admin          string        `yaml:"admin" check:"address" doc:"host:port of the admin API, the metrics and the probes."`
 	Workers        int           `yaml:"workers" min:"0" max:"1024" doc:"Worker processes that this master starts and supervises."`
+	MaxWorkers     int           `yaml:"maxWorkers" min:"0" max:"1024" doc:"Worker processes up to which this master adds some while work waits; 0 or master.workers: the number is fixed."`
+	ScaleUpAfter   task.Duration `yaml:"scaleUpAfter" min:"100ms" doc:"How long work waits before one more worker is started."`
+	ScaleDownAfter task.Duration `yaml:"scaleDownAfter" min:"1s" doc:"How long the last worker is not needed before it is stopped."`
 	Leader         bool          `yaml:"leader" doc:"Whether this master may become the leader: scheduler, dispatcher, reconciler and retention."`
 	RunMissedAfter task.Duration `yaml:"runMissedAfter" min:"1s" doc:"A due time found later than this is recorded as missed instead of started."`
 }
@@ -112,10 +115,11 @@ type Log struct {
 // Default returns the configuration of a process that is told nothing.
 func Default() Config {
 	return Config{
-		Cluster:   Cluster{Name: "catena"},
-		Postgres:  Postgres{MaxConns: 16},
-		Redis:     Redis{Sentinel: Sentinel{Addresses: []string{}}},
-		Master:    Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute)},
+		Cluster:  Cluster{Name: "catena"},
+		Postgres: Postgres{MaxConns: 16},
+		Redis:    Redis{Sentinel: Sentinel{Addresses: []string{}}},
+		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute),
+			ScaleUpAfter: task.Duration(2 * time.Second), ScaleDownAfter: task.Duration(time.Minute)},
 		Server:    defaultServer(),
 		Worker:    Worker{Queues: []string{"*"}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},

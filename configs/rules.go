@@ -176,6 +176,8 @@ func (c Config) contradictions() []*task.Error {
 	add(c.Worker.TTL > 0 && c.Worker.TTL < task.Duration(10e9), "worker.ttl", "use at least 10s, or 0s for no limit", "%s is too short", c.Worker.TTL)
 	add(c.Retention.Logs > c.Retention.Runs, "retention.logs", "use at most the value of retention.runs",
 		"%s is longer than retention.runs (%s)", c.Retention.Logs, c.Retention.Runs)
+	add(c.Master.MaxWorkers > 0 && c.Master.MaxWorkers < c.Master.Workers, "master.maxWorkers", "raise it, or set it to 0 for a fixed number",
+		"%d is less than master.workers (%d)", c.Master.MaxWorkers, c.Master.Workers)
 	add(c.Server.HTTPS != "" && (c.Server.Certificate == "" || c.Server.Key == ""), "server.https", "set server.certificate and server.key to PEM files",
 		"there is no certificate for it")
 	add(c.Server.DrainGrace >= c.Worker.DrainTimeout && c.Worker.DrainTimeout > 0, "server.drainGrace", "lower it or raise worker.drainTimeout",

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"os"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/catena-run/catena/e2e/history"
 	"github.com/catena-run/catena/task"
 )
 
@@ -55,6 +57,27 @@ func TestWorkerIsReplaced(t *testing.T) {
 		require.Equal(t, 1, run.Losses)
 		require.Equal(t, 1, c.recorder.count(run.ID, 0), "a committed step ran again")
 	})
+}
+
+// TestWorkersFollowTheWork lets work wait and has the master add workers, and
+// take them away when it is done.
+func TestWorkersFollowTheWork(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "worker.slots=2", "master.maxWorkers=3", "master.scaleUpAfter=500ms", "master.scaleDownAfter=3s")
+	c.startMaster(1)
+	c.awaitWorkers(1)
+	c.push()
+	text, err := os.ReadFile("testdata/schedules.yaml")
+	require.NoError(t, err)
+	c.apply(scheduleLine.ReplaceAllString(string(text), ""))
+	l := newLoad(c, 9)
+	l.submit(t.Context(), kind{task: "faults/short", params: `{"ms": 1000}`, attempt: 1, marks: 1}, 60)
+	c.awaitWorkers(3)
+	c.awaitEnds(l.ids(), patience)
+	c.eventually(func() bool { return len(c.live()) == 1 }, "the workers stay though there is nothing to do")
+	record := history.Record{Accepted: l.accepted, Executions: c.recorder.all(), Runs: c.allRuns(), Every: time.Second}
+	require.Empty(t, record.Check())
+	require.Equal(t, "0", c.text(`SELECT sum(losses)::text FROM runs`))
 }
 
 // replaced waits until another worker is there, the old process is gone and

@@ -26,6 +26,10 @@ type Config struct {
 	Lead        bool   // whether it competes for leadership
 	Retention   Retention
 	Supervision Supervision
+	Scaling     Scaling
+	Queues      []string // what its workers serve, for Scaling
+	Tags        []string
+	Slots       int // of one worker
 }
 
 // Deps are the parts that a master connects.
@@ -78,11 +82,10 @@ func (m *Master) Run(ctx context.Context) error {
 	if m.cfg.Lead {
 		duties.Go(func() { m.candidate.run(ctx) })
 	}
-	if m.cfg.Supervision.Workers > 0 {
-		m.supervisor.run(ctx)
-	} else {
-		<-ctx.Done()
+	if m.cfg.Scaling.Most > m.cfg.Supervision.Workers {
+		duties.Go(func() { m.autoscale(ctx) })
 	}
+	m.supervisor.run(ctx)
 	stop()
 	duties.Wait()
 	return nil

@@ -100,7 +100,7 @@ func (p *process) watch(ctx context.Context) (next *process) {
 			return nil
 		case <-ctx.Done():
 			p.drain()
-			p.over(true, "its master is shutting down")
+			p.over(true, "it is not needed any more")
 			return nil
 		case now := <-ticker.C:
 			action, why := p.judge(now)

@@ -52,6 +52,8 @@ type supervisor struct {
 
 	ready     chan struct{}  // closed when each slot has had a worker at work
 	unready   atomic.Int64   // slots that have had none
+	wanted    chan int       // a new number of slots
+	filled    atomic.Int64   // slots
 	replacing chan struct{}  // holds a token while no planned replacement is under way
 	draining  sync.WaitGroup // workers that have been replaced and still finish
 }
@@ -68,7 +70,7 @@ func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(epoch int6
 			*value.given = value.fallback
 		}
 	}
-	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1)}
+	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1), wanted: make(chan int, 1)}
 	s.replacing <- struct{}{}
 	s.unready.Store(int64(cfg.Workers))
 	if cfg.Workers == 0 {
@@ -81,11 +83,39 @@ func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(epoch int6
 // waits for their ends.
 func (s *supervisor) run(ctx context.Context) {
 	var slots sync.WaitGroup
-	for slot := range s.cfg.Workers {
-		slots.Go(func() { s.keep(ctx, slot) })
+	var stops []context.CancelFunc // of the slots that are filled
+	for wanted := s.cfg.Workers; ; {
+		for len(stops) < wanted {
+			slot, stop := context.WithCancel(ctx)
+			defer stop()
+			n := len(stops)
+			stops = append(stops, stop)
+			slots.Go(func() { s.keep(slot, n) })
+		}
+		for ; len(stops) > wanted; stops = stops[:len(stops)-1] {
+			stops[len(stops)-1]()
+		}
+		s.filled.Store(int64(len(stops)))
+		select {
+		case <-ctx.Done():
+			slots.Wait()
+			s.draining.Wait()
+			return
+		case wanted = <-s.wanted:
+		}
 	}
-	slots.Wait()
-	s.draining.Wait()
+}
+
+// size is the number of slots.
+func (s *supervisor) size() int { return int(s.filled.Load()) }
+
+// resize sets the number of slots; a worker too many is drained.
+func (s *supervisor) resize(n int) {
+	select {
+	case <-s.wanted: // a number that nobody has taken yet
+	default:
+	}
+	s.wanted <- n
 }
 
 // keep runs one worker after another in a slot.
@@ -93,7 +123,7 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 	log := s.log.WithField("slot", slot)
 	wait := restartAfter
 	begun := sync.OnceFunc(func() {
-		if s.unready.Add(-1) == 0 {
+		if slot < s.cfg.Workers && s.unready.Add(-1) == 0 {
 			close(s.ready)
 		}
 	})

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -45,6 +46,41 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 	batch.Queue(`SELECT lane, hold, count(*) FROM ready GROUP BY lane, hold ORDER BY 1, 2`).Query(lanes(&f.Ready))
 	batch.Queue(`SELECT lane, state, count(*) FROM parcels GROUP BY lane, state ORDER BY 1, 2`).Query(lanes(&f.Parcels))
 	return f, wrap(s.pool.SendBatch(ctx, batch).Close(), "count")
+}
+
+// Backlog is what waits for the workers of one master, and what they do.
+type Backlog struct {
+	Waited  time.Duration // the oldest work that nobody has claimed; 0: there is none
+	Running int           // runs in them
+}
+
+// BacklogFilter says what those workers serve.
+type BacklogFilter struct {
+	Queues []string // "*": all
+	Tags   []string
+	Master string // whose workers
+}
+
+// Backlog looks at the head of each lane, by index.
+func (s *Store) Backlog(ctx context.Context, f BacklogFilter) (b Backlog, err error) {
+	var seconds float64
+	err = s.pool.QueryRow(ctx, `
+		WITH RECURSIVE l AS (
+			(SELECT lane FROM ready WHERE hold = '' ORDER BY lane LIMIT 1)
+			UNION ALL
+			SELECT (SELECT r.lane FROM ready r WHERE r.hold = '' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
+		), head AS (
+			SELECT lane, (SELECT r.available_at FROM ready r WHERE r.lane = l.lane AND r.hold = '' ORDER BY r.rank, r.run LIMIT 1) AS since FROM l WHERE lane IS NOT NULL
+			UNION ALL
+			SELECT lane, min(created_at) FROM parcels WHERE state = 'unclaimed' GROUP BY lane
+		), named AS (
+			SELECT string_to_array(regexp_replace(lane, '^suspect:', ''), '+') AS part, since FROM head
+		)
+		SELECT coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8,
+			(SELECT coalesce(sum(running), 0) FROM workers WHERE state = 'active' AND master = $3)
+		FROM named WHERE (part[1] = ANY ($1) OR '*' = ANY ($1)) AND part[2:] <@ $2`, f.Queues, f.Tags, f.Master).Scan(&seconds, &b.Running)
+	b.Waited = time.Duration(max(seconds, 0) * float64(time.Second))
+	return b, wrap(err, "look for waiting work")
 }
 
 // MinCompatible returns the oldest schema version whose binaries may use the database.
