@@ -2,13 +2,16 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 
 	"github.com/catena-run/catena/chain"
 	"github.com/catena-run/catena/pkgstore"
@@ -120,4 +123,36 @@ func exampleExports(t *testing.T) map[string]bool {
 		}
 	}
 	return exports
+}
+
+// The samples of deployments are YAML, and what they tell a process are settings that it has.
+func TestDeploymentsNameRealSettings(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"compose.yaml", "kubernetes.yaml"} {
+		file, err := os.Open(filepath.Join("../deploy", name))
+		require.NoError(t, err)
+		defer file.Close()
+		documents := 0
+		for decoder := yaml.NewDecoder(file); ; documents++ {
+			var content map[string]any
+			if err := decoder.Decode(&content); err == io.EOF {
+				break
+			} else {
+				require.NoError(t, err, name)
+			}
+		}
+		require.Positive(t, documents, name)
+	}
+	reference, err := os.ReadFile("../docs/configuration.md")
+	require.NoError(t, err)
+	for _, name := range []string{"compose.yaml", "kubernetes.yaml", "catena.env", "catena-master.service", "catena-worker.service"} {
+		text, err := os.ReadFile(filepath.Join("../deploy", name))
+		require.NoError(t, err)
+		for _, variable := range regexp.MustCompile(`CATENA_[A-Z_]+`).FindAllString(string(text), -1) {
+			require.Contains(t, string(reference), variable, name)
+		}
+		for _, setting := range regexp.MustCompile(`--set,? ([a-zA-Z.]+)=`).FindAllStringSubmatch(string(text), -1) {
+			require.Contains(t, string(reference), setting[1], name)
+		}
+	}
 }

@@ -10,8 +10,8 @@ import (
 // gauges are the figures of the cluster that a master tells at /metrics. They
 // are read from the narrow tables when asked for.
 type gauges struct {
-	m                                      *masterNode
-	leads, workers, running, ready, parcel *prometheus.Desc
+	m                                              *masterNode
+	leads, workers, running, ready, parcel, waited *prometheus.Desc
 }
 
 func newGauges(m *masterNode) *gauges {
@@ -25,12 +25,13 @@ func newGauges(m *masterNode) *gauges {
 		running: desc("catena_runs_running", "Runs that the live workers execute, by their last heartbeats."),
 		ready:   desc("catena_runs_ready", "Runs that wait for dispatch, by lane and what holds them.", "lane", "hold"),
 		parcel:  desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
+		waited:  desc("catena_lane_waited_seconds", "How long the oldest work of a lane has waited that no worker has claimed.", "lane"),
 	}
 }
 
 // Describe tells the figures' names.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel} {
+	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited} {
 		out <- d
 	}
 }
@@ -62,5 +63,8 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, p := range figures.Parcels {
 		gauge(g.parcel, float64(p.Count), p.Lane, p.State)
+	}
+	for lane, waited := range figures.Waited {
+		gauge(g.waited, waited.Seconds(), lane)
 	}
 }

@@ -14,6 +14,7 @@ type Figures struct {
 	Workers map[task.WorkerState]WorkerFigures // live ones
 	Ready   []LaneFigures                      // State: what holds the runs, "" when nothing does
 	Parcels []LaneFigures
+	Waited  map[string]time.Duration // by lane: how long the oldest work has waited that nobody has claimed
 }
 
 // WorkerFigures are those of the workers in one state.
@@ -28,7 +29,7 @@ type LaneFigures struct {
 
 // Figures counts workers, ready runs and parcels.
 func (s *Store) Figures(ctx context.Context) (Figures, error) {
-	f := Figures{Workers: map[task.WorkerState]WorkerFigures{}}
+	f := Figures{Workers: map[task.WorkerState]WorkerFigures{}, Waited: map[string]time.Duration{}}
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT state, count(*), sum(running) FROM workers WHERE state IN ('active', 'draining') GROUP BY state`).
 		Query(func(rows pgx.Rows) error {
@@ -45,8 +46,31 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 	}
 	batch.Queue(`SELECT lane, hold, count(*) FROM ready GROUP BY lane, hold ORDER BY 1, 2`).Query(lanes(&f.Ready))
 	batch.Queue(`SELECT lane, state, count(*) FROM parcels GROUP BY lane, state ORDER BY 1, 2`).Query(lanes(&f.Parcels))
+	batch.Queue(laneHeads + ` SELECT lane, greatest(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8 FROM head GROUP BY lane`).
+		Query(func(rows pgx.Rows) error {
+			var lane string
+			var seconds float64
+			_, err := pgx.ForEachRow(rows, []any{&lane, &seconds}, func() error {
+				f.Waited[lane] = time.Duration(seconds * float64(time.Second))
+				return nil
+			})
+			return err
+		})
 	return f, wrap(s.pool.SendBatch(ctx, batch).Close(), "count")
 }
+
+// laneHeads is the oldest work of each lane that nobody has claimed: the head
+// of what is ready, found by index, and its unclaimed parcels.
+const laneHeads = `
+	WITH RECURSIVE l AS (
+		(SELECT lane FROM ready WHERE hold = '' ORDER BY lane LIMIT 1)
+		UNION ALL
+		SELECT (SELECT r.lane FROM ready r WHERE r.hold = '' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
+	), head AS (
+		SELECT lane, (SELECT r.available_at FROM ready r WHERE r.lane = l.lane AND r.hold = '' ORDER BY r.rank, r.run LIMIT 1) AS since FROM l WHERE lane IS NOT NULL
+		UNION ALL
+		SELECT lane, min(created_at) FROM parcels WHERE state = 'unclaimed' GROUP BY lane
+	)`
 
 // Backlog is what waits for the workers of one master, and what they do.
 type Backlog struct {
@@ -64,16 +88,7 @@ type BacklogFilter struct {
 // Backlog looks at the head of each lane, by index.
 func (s *Store) Backlog(ctx context.Context, f BacklogFilter) (b Backlog, err error) {
 	var seconds float64
-	err = s.pool.QueryRow(ctx, `
-		WITH RECURSIVE l AS (
-			(SELECT lane FROM ready WHERE hold = '' ORDER BY lane LIMIT 1)
-			UNION ALL
-			SELECT (SELECT r.lane FROM ready r WHERE r.hold = '' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
-		), head AS (
-			SELECT lane, (SELECT r.available_at FROM ready r WHERE r.lane = l.lane AND r.hold = '' ORDER BY r.rank, r.run LIMIT 1) AS since FROM l WHERE lane IS NOT NULL
-			UNION ALL
-			SELECT lane, min(created_at) FROM parcels WHERE state = 'unclaimed' GROUP BY lane
-		), named AS (
+	err = s.pool.QueryRow(ctx, laneHeads+`, named AS (
 			SELECT string_to_array(regexp_replace(lane, '^suspect:', ''), '+') AS part, since FROM head
 		)
 		SELECT coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8,

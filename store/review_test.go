@@ -168,3 +168,30 @@ func TestTheClockMayGoBack(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, won)
 }
+
+func TestTheBacklogIsTheOldestWorkThatIsServed(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := context.Background()
+	f.apply(task.Definition{Name: "night", Chain: json.RawMessage(`["nop"]`), Queue: "nightly"})
+	ask := func(queues ...string) time.Duration {
+		b, err := f.Backlog(ctx, store.BacklogFilter{Queues: queues, Tags: []string{}})
+		require.NoError(t, err)
+		return b.Waited
+	}
+	require.Zero(t, ask("*"))
+	_, _, err := f.InsertRuns(ctx, []store.NewRun{{Task: "demo"}, {Task: "night"}, {Task: "demo", At: time.Now().Add(time.Hour)}})
+	require.NoError(t, err)
+	f.exec(`UPDATE ready SET available_at = available_at - interval '1 minute' WHERE task = 'night'`)
+	require.InDelta(t, 60, ask("*").Seconds(), 20)
+	require.InDelta(t, 60, ask("nightly").Seconds(), 20)
+	require.Less(t, ask("default"), 20*time.Second)
+	require.Positive(t, ask("default"))
+	require.Zero(t, ask("other"))
+	f.worker()
+	require.NotEmpty(t, f.fill())
+	require.Positive(t, ask("default"), "an unclaimed parcel waits too")
+	figures, err := f.Figures(ctx)
+	require.NoError(t, err)
+	require.Contains(t, figures.Waited, "default")
+}
