@@ -93,6 +93,7 @@ func (l *leader) duties() []duty {
 		{name: "pauses", every: time.Second, once: quiet(l.store.SyncPauses)},
 		{name: "sweep", every: time.Minute, once: quiet(l.sweep)},
 		{name: "partitions", every: time.Hour, once: quiet(l.partitions)},
+		{name: "retention", every: 5 * time.Minute, once: quiet(l.expire)},
 	}
 }
 
@@ -135,9 +136,53 @@ func (l *leader) partitions(ctx context.Context, term int64) error {
 	if err != nil {
 		return err
 	}
-	dropped, err := l.store.DropBefore(ctx, term, now.Add(-l.retention.Runs), now.Add(-l.retention.Logs))
+	dropped, err := l.store.DropExpired(ctx, term, store.Retention(l.retention), now)
 	if len(dropped) > 0 {
 		l.log.WithField("partitions", dropped).Info("dropped what is past its retention")
 	}
 	return err
+}
+
+// expire deletes what is past its time in partitions that stay. After each
+// batch it rests as long as that took, so that the runs of now get their share
+// of the database.
+func (l *leader) expire(ctx context.Context, term int64) error {
+	now, err := l.store.Now(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := l.store.Expired(ctx, store.Retention(l.retention), now)
+	if err != nil {
+		return err
+	}
+	total := 0
+	for _, e := range list {
+		for more := true; more; {
+			began := time.Now()
+			var n int
+			if n, e, more, err = l.store.DeleteExpired(ctx, term, e); err != nil {
+				return err
+			}
+			total += n
+			if n > 0 && !rest(ctx, time.Since(began)) {
+				return ctx.Err()
+			}
+		}
+	}
+	if total > 0 {
+		l.log.WithField("runs", total).Info("deleted runs that are past the time their task keeps them")
+	}
+	return nil
+}
+
+// rest waits; false means that ctx ended.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

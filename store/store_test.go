@@ -582,19 +582,3 @@ func TestDelayedRunsOpenWhenTheirTimeComes(t *testing.T) {
 	require.EqualValues(t, 1, n)
 	require.Len(t, f.fill(), 1)
 }
-
-func TestDropBeforeKeepsPartitionsWithLiveRuns(t *testing.T) {
-	t.Parallel()
-	f := open(t)
-	ctx := context.Background()
-	f.submit(1)
-	later := time.Now().Add(30 * 24 * time.Hour)
-	dropped, err := f.DropBefore(ctx, f.term, later, later)
-	require.NoError(t, err)
-	require.NotEmpty(t, dropped)
-	for _, name := range dropped {
-		require.NotContains(t, name, "runs_"+time.Now().UTC().Format("20060102"))
-	}
-	require.NoError(t, f.EnsurePartitions(ctx))
-	require.NoError(t, f.CheckPartitions(ctx))
-}

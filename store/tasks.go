@@ -84,13 +84,17 @@ func applyTask(ctx context.Context, tx pgx.Tx, def task.Definition) (change stri
 	if _, err := tx.Exec(ctx, `UPDATE tasks SET checked = revision, invalid = '' WHERE name = $1`, def.Name); err != nil {
 		return "", err
 	}
+	kept, err := applyKeep(ctx, tx, def)
+	if err != nil {
+		return "", err
+	}
 	moved, err := applySchedules(ctx, tx, def)
 	switch {
 	case err != nil:
 		return "", err
 	case created:
 		return "created", nil
-	case before != after || moved || description != def.Description:
+	case before != after || kept || moved || description != def.Description:
 		return "updated", nil
 	}
 	return "unchanged", nil
@@ -165,20 +169,24 @@ func scanSchedule(row pgx.CollectableRow) (sc task.Schedule, err error) {
 }
 
 const taskColumns = `SELECT name, description, chain::text, params::text, timeout_ms, retry::text, queue, priority, durable,
-	paused, note, revision, CASE WHEN checked = revision THEN invalid ELSE '' END, created_at, updated_at FROM tasks `
+	paused, note, revision, CASE WHEN checked = revision THEN invalid ELSE '' END, created_at, updated_at, keep_ms FROM tasks `
 
 func scanTask(row pgx.CollectableRow) (t task.Task, err error) {
 	var chain, params, retry string
 	var timeout int64
+	var keep *int64
 	var priority int
 	var durable bool
 	err = row.Scan(&t.Name, &t.Description, &chain, &params, &timeout, &retry, &t.Queue, &priority, &durable,
-		&t.Paused, &t.Note, &t.Revision, &t.Invalid, &t.CreatedAt, &t.UpdatedAt)
+		&t.Paused, &t.Note, &t.Revision, &t.Invalid, &t.CreatedAt, &t.UpdatedAt, &keep)
 	if err != nil {
 		return t, err
 	}
 	t.Chain, t.Params = json.RawMessage(chain), json.RawMessage(params)
 	t.Timeout = task.Duration(milliseconds(timeout))
+	if keep != nil {
+		t.Keep = task.Duration(milliseconds(*keep))
+	}
 	t.Priority, t.Durable = &priority, &durable
 	if t.Retry, err = parseRetry(retry); err != nil && t.Invalid == "" {
 		t.Invalid = err.Error()

@@ -35,6 +35,10 @@ const (
 	DefaultTimeout  = Duration(time.Hour)
 )
 
+// LeastKeep is the shortest time for which ended runs are kept: who waits for
+// a run must be able to see that it has ended.
+const LeastKeep = Duration(time.Hour)
+
 // namePattern: slash-separated words, as in "billing/close-month".
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$`)
 
@@ -92,6 +96,9 @@ func (d Definition) Validate() error {
 		if err := json.Unmarshal(d.Params, &object); err != nil {
 			return Errorf(CodeInvalid, "params must be an object").At("params")
 		}
+	}
+	if d.Keep != 0 && d.Keep < LeastKeep {
+		return Errorf(CodeInvalid, "runs cannot be kept for only %s", d.Keep).At("keep").Fix("use 1h at least, such as 12h or 30d")
 	}
 	for i := range d.Schedule {
 		if err := d.Schedule[i].validate(i); err != nil {

@@ -233,6 +233,7 @@ CREATE TABLE waits (
 CREATE INDEX waits_event ON waits (name, key) WHERE kind = 'event' AND outcome IS NULL;
 CREATE INDEX waits_until ON waits (until) WHERE outcome IS NULL AND until IS NOT NULL;
 CREATE INDEX waits_children ON waits (run) WHERE kind = 'children' AND outcome IS NULL;
+CREATE INDEX waits_open ON waits (run) WHERE outcome IS NULL;
 CREATE INDEX waits_approval ON waits (since) WHERE kind = 'approval' AND outcome IS NULL;
 
 CREATE TABLE events (
@@ -247,17 +248,42 @@ CREATE TABLE events (
 CREATE INDEX events_name ON events (name, key, sent_at);
 CREATE INDEX events_expiry ON events (expires_at);
 
--- Runs that ended without success, since runs has no index on state.
+-- Runs that ended without success, since runs has no index on state. Triggers
+-- keep it, so that whoever ends a run, an older binary too, need not know of it.
 CREATE TABLE failed_runs (
     run   uuid NOT NULL PRIMARY KEY,
     task  text NOT NULL,
     state text NOT NULL CHECK (state IN ('failed', 'cancelled', 'timed_out', 'quarantined'))
 );
-CREATE INDEX failed_runs_task ON failed_runs (task, run);
+CREATE INDEX failed_runs_task ON failed_runs (task, state, run);
 CREATE INDEX failed_runs_state ON failed_runs (state, run);
+
+-- +goose StatementBegin
+CREATE FUNCTION runs_failed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.state IN ('failed', 'cancelled', 'timed_out', 'quarantined') THEN
+        INSERT INTO failed_runs (run, task, state) VALUES (NEW.id, NEW.task, NEW.state)
+        ON CONFLICT (run) DO UPDATE SET state = excluded.state;
+    ELSE
+        DELETE FROM failed_runs WHERE run = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER runs_failed AFTER UPDATE OF state ON runs FOR EACH ROW
+    WHEN (OLD.state <> NEW.state AND (NEW.state IN ('failed', 'cancelled', 'timed_out', 'quarantined')
+        OR OLD.state IN ('failed', 'cancelled', 'timed_out', 'quarantined')))
+    EXECUTE FUNCTION runs_failed();
+CREATE TRIGGER runs_born_failed AFTER INSERT ON runs FOR EACH ROW
+    WHEN (NEW.state IN ('failed', 'cancelled', 'timed_out', 'quarantined')) EXECUTE FUNCTION runs_failed();
+INSERT INTO failed_runs (run, task, state)
+SELECT id, task, state FROM runs WHERE state IN ('failed', 'cancelled', 'timed_out', 'quarantined');
 
 -- +goose Down
 -- Takes back what only this schema can hold: waiting and limited runs are opened, fires of new outcomes keep their run as started.
+DROP TRIGGER runs_failed ON runs;
+DROP TRIGGER runs_born_failed ON runs;
+DROP FUNCTION runs_failed();
 DROP TABLE failed_runs, events, waits, rate_uses, holds, backfills, schedule_tasks;
 UPDATE runs SET state = 'queued', parcel = NULL WHERE state = 'waiting';
 INSERT INTO ready (run, lane, priority, revision, task, available_at)

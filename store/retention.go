@@ -1,0 +1,331 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Retention says how long ended runs and their logs are kept. A task may say
+// otherwise of its runs; see docs/decisions/0010-retention.md.
+type Retention struct {
+	Runs time.Duration
+	Logs time.Duration
+}
+
+// DropExpired drops the partitions of which everything is past its time: of
+// runs, steps, logs (at their own, usually earlier time) and fires. A partition
+// stays while it holds a run that has not ended, that ended late, or whose task
+// keeps it longer. It returns what it dropped.
+func (s *Store) DropExpired(ctx context.Context, term int64, r Retention, now time.Time) ([]string, error) {
+	all, err := s.partitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var dropped []string
+	held := map[time.Time]bool{} // by day, for runs and steps
+	for _, p := range all {
+		gone, err := s.dropIfExpired(ctx, term, r, now, p, held)
+		if err != nil {
+			return dropped, err
+		}
+		if gone {
+			dropped = append(dropped, p.name)
+		}
+	}
+	return dropped, s.sweepDropped(ctx, term)
+}
+
+func (s *Store) dropIfExpired(ctx context.Context, term int64, r Retention, now time.Time, p partition, held map[time.Time]bool) (bool, error) {
+	limit := now.Add(-r.Runs)
+	if p.table == "run_logs" && r.Logs < r.Runs {
+		limit = now.Add(-r.Logs)
+	}
+	if p.day.Add(day).After(limit) {
+		return false, nil
+	}
+	if p.table == "runs" || p.table == "steps" {
+		stays, known := held[p.day]
+		if !known {
+			var err error
+			if stays, err = s.mustStay(ctx, p.day, r, now); err != nil {
+				return false, err
+			}
+			held[p.day] = stays
+		}
+		if stays {
+			return false, nil
+		}
+	}
+	return s.dropPartition(ctx, term, p)
+}
+
+// live asks whether a day has a run that has not ended: then its id is in one
+// of these tables.
+const live = `SELECT EXISTS (SELECT 1 FROM ready WHERE run >= $1 AND run < $2)
+	OR EXISTS (SELECT 1 FROM parcels p, unnest(p.runs) AS x(run) WHERE x.run >= $1 AND x.run < $2)
+	OR EXISTS (SELECT 1 FROM waits w JOIN runs r ON r.id = w.run WHERE w.run >= $1 AND w.run < $2 AND w.outcome IS NULL
+		AND r.id >= $1 AND r.id < $2 AND r.finished_at IS NULL)`
+
+// mustStay looks for what keeps a day's runs, the cheap reasons first. It reads
+// the whole partition when there is none, hence without a lock.
+func (s *Store) mustStay(ctx context.Context, d time.Time, r Retention, now time.Time) (stays bool, err error) {
+	low, high := idFloor(d), idFloor(d.Add(day))
+	for _, look := range []struct {
+		sql  string
+		args []any
+	}{
+		{live, []any{low, high}},
+		{`SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.task = t.name AND r.id >= $1 AND r.id < $2 LIMIT 1) x
+			WHERE t.keep_ms > $3 AND t.keep_ms > $4)`, []any{low, high, r.Runs.Milliseconds(), now.Sub(d.Add(day)).Milliseconds()}},
+		{`SELECT EXISTS (SELECT 1 FROM runs r LEFT JOIN tasks t ON t.name = r.task AND t.keep_ms > $3 WHERE r.id >= $1 AND r.id < $2
+			AND (r.finished_at IS NULL OR r.finished_at > $4::timestamptz - coalesce(t.keep_ms, $3::bigint) * interval '1 millisecond'))`,
+			[]any{low, high, r.Runs.Milliseconds(), now}},
+	} {
+		if err := s.pool.QueryRow(ctx, look.sql, look.args...).Scan(&stays); err != nil || stays {
+			return stays, wrap(err, "look for what keeps the runs of "+d.Format(time.DateOnly))
+		}
+	}
+	return false, nil
+}
+
+type partition struct {
+	table, name string
+	day         time.Time
+}
+
+// partitions lists them so that steps and logs come before their runs.
+func (s *Store) partitions(ctx context.Context) ([]partition, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT p.relname, c.relname FROM pg_inherits i
+		JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+		JOIN pg_namespace n ON n.oid = p.relnamespace AND n.nspname = current_schema()
+		WHERE p.relname IN ('steps', 'run_logs', 'fires', 'runs')
+		ORDER BY p.relname = 'runs', c.relname`)
+	if err != nil {
+		return nil, wrap(err, "list partitions")
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p partition, err error) {
+		if err = row.Scan(&p.table, &p.name); err != nil {
+			return p, err
+		}
+		p.day, err = time.Parse("20060102", p.name[len(p.table)+1:])
+		return p, err
+	})
+	return list, wrap(err, "list partitions")
+}
+
+func (s *Store) dropPartition(ctx context.Context, term int64, p partition) (gone bool, err error) {
+	err = s.inTx(ctx, "drop partition "+p.name, func(tx pgx.Tx) error {
+		gone = false
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		// What waits for this lock makes others wait too: try for a moment only, and
+		// look afterwards, when no retry by hand can bring a run back to life. The
+		// look is at narrow tables, since every statement on runs waits meanwhile.
+		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `LOCK TABLE `+pgx.Identifier{p.name}.Sanitize()+` IN ACCESS EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		if p.table != "fires" {
+			var alive bool
+			if err := tx.QueryRow(ctx, live, idFloor(p.day), idFloor(p.day.Add(day))).Scan(&alive); err != nil || alive {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, `DROP TABLE `+pgx.Identifier{p.name}.Sanitize()); err != nil {
+			return err
+		}
+		gone = true
+		return nil
+	})
+	if gone && p.table == "fires" {
+		s.days.remove(p.day)
+	}
+	return gone, err
+}
+
+// sweepLimit bounds what one transaction of a sweep deletes.
+const sweepLimit = 5000
+
+// sweepDropped deletes what stands in narrow tables of runs whose partition is gone.
+func (s *Store) sweepDropped(ctx context.Context, term int64) error {
+	for _, table := range []string{"failed_runs", "waits"} {
+		from := uuid.Nil
+		for {
+			var id uuid.UUID
+			err := s.pool.QueryRow(ctx, `SELECT run FROM `+table+` WHERE run >= $1 ORDER BY run LIMIT 1`, from).Scan(&id)
+			if isMissing(err) {
+				break
+			}
+			if err != nil {
+				return wrap(err, "sweep "+table)
+			}
+			d := timeOf(id).UTC().Truncate(day)
+			var there bool
+			if err := s.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, partitionName("runs", d)).Scan(&there); err != nil {
+				return wrap(err, "sweep "+table)
+			}
+			if there {
+				from = idFloor(d.Add(day))
+				continue
+			}
+			if err := s.sweepDay(ctx, term, table, d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) sweepDay(ctx context.Context, term int64, table string, d time.Time) error {
+	return s.inTx(ctx, "sweep "+table, func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE run = ANY (ARRAY(SELECT run FROM `+table+`
+			WHERE run >= $1 AND run < $2 ORDER BY run LIMIT $3))`, idFloor(d), idFloor(d.Add(day)), sweepLimit)
+		return err
+	})
+}
+
+// Expired is a part of a task's runs that may be past its time although the
+// partitions stay.
+type Expired struct {
+	Task     string
+	From, To uuid.UUID // the second excluded
+	Before   time.Time // a run that ended earlier is deleted
+}
+
+// Expired lists what DeleteExpired has to do: the runs of tasks that keep them
+// for less than the cluster does, and whatever stands in a partition that is
+// itself past its time and stays for something else in it.
+func (s *Store) Expired(ctx context.Context, r Retention, now time.Time) ([]Expired, error) {
+	all, err := s.partitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Expired
+	var young time.Time // the first day that is not past the cluster's time
+	for _, p := range all {
+		if p.table != "runs" {
+			continue
+		}
+		if p.day.Add(day).After(now.Add(-r.Runs)) {
+			young = p.day
+			break
+		}
+		past, err := s.expiredDay(ctx, p.day, r, now)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, past...)
+	}
+	if young.IsZero() {
+		return list, nil
+	}
+	short, err := s.expiredTasks(ctx, young, r, now)
+	return append(list, short...), err
+}
+
+// expiredDay finds the tasks of a day by jumps in the index.
+func (s *Store) expiredDay(ctx context.Context, d time.Time, r Retention, now time.Time) ([]Expired, error) {
+	low, high := idFloor(d), idFloor(d.Add(day))
+	rows, err := s.pool.Query(ctx, `
+		WITH RECURSIVE n AS (
+			SELECT (SELECT min(task) FROM runs WHERE id >= $1 AND id < $2) AS task
+			UNION ALL
+			SELECT (SELECT min(r.task) FROM runs r WHERE r.id >= $1 AND r.id < $2 AND r.task > n.task) FROM n WHERE n.task IS NOT NULL
+		)
+		SELECT n.task, coalesce(t.keep_ms, $3) FROM n LEFT JOIN tasks t ON t.name = n.task WHERE n.task IS NOT NULL`,
+		low, high, r.Runs.Milliseconds())
+	if err != nil {
+		return nil, wrap(err, "list what is past its time")
+	}
+	return collectExpired(rows, d, d.Add(day), now)
+}
+
+// expiredTasks finds the tasks with a shorter time that have runs past it.
+func (s *Store) expiredTasks(ctx context.Context, from time.Time, r Retention, now time.Time) ([]Expired, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT t.name, t.keep_ms FROM tasks t CROSS JOIN LATERAL (
+			SELECT 1 FROM runs r WHERE r.task = t.name AND r.id >= $1
+				AND r.id < catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') LIMIT 1) x
+		WHERE t.keep_ms < $2`, idFloor(from), r.Runs.Milliseconds(), now, time.Duration(task.LeastKeep).Milliseconds())
+	if err != nil {
+		return nil, wrap(err, "list what is past its time")
+	}
+	return collectExpired(rows, from, now, now)
+}
+
+func collectExpired(rows pgx.Rows, from, to, now time.Time) ([]Expired, error) {
+	var list []Expired
+	var name string
+	var keep int64
+	_, err := pgx.ForEachRow(rows, []any{&name, &keep}, func() error {
+		before := now.Add(-max(milliseconds(keep), time.Duration(task.LeastKeep)))
+		if end := earlier(to, before); end.After(from) {
+			list = append(list, Expired{Task: name, From: idFloor(from), To: idFloor(end), Before: before})
+		}
+		return nil
+	})
+	return list, wrap(err, "list what is past its time")
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// deleteLimit is how many runs one transaction deletes.
+const deleteLimit = 500
+
+// DeleteExpired deletes a bounded number of e's runs, in the order of their ids
+// and with all that belongs to them. next is where the following call goes on.
+func (s *Store) DeleteExpired(ctx context.Context, term int64, e Expired) (deleted int, next Expired, more bool, err error) {
+	err = s.inTx(ctx, "delete expired runs of "+e.Task, func(tx pgx.Tx) error {
+		deleted, next, more = 0, e, false
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE task = $1 AND id >= $2 AND id < $3 AND finished_at < $4
+			ORDER BY id LIMIT $5 FOR UPDATE`, e.Task, e.From, e.To, e.Before, deleteLimit)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		low, high := bounds(ids)
+		deleted, more, next.From = len(ids), len(ids) == deleteLimit, high
+		batch := &pgx.Batch{}
+		setBulkPlans(batch)
+		for _, table := range []string{"steps", "run_logs", "failed_runs", "waits"} {
+			batch.Queue(`DELETE FROM `+table+` WHERE run = ANY ($1) AND run BETWEEN $2 AND $3`, ids, low, high)
+		}
+		batch.Queue(`DELETE FROM runs WHERE id = ANY ($1) AND id BETWEEN $2 AND $3`, ids, low, high)
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	return deleted, next, more, err
+}
+
+// applyKeep writes how long the task's runs are kept. It makes no revision.
+func applyKeep(ctx context.Context, tx pgx.Tx, def task.Definition) (changed bool, err error) {
+	var keep *int64
+	if def.Keep != 0 {
+		ms := time.Duration(def.Keep).Milliseconds()
+		keep = &ms
+	}
+	tag, err := tx.Exec(ctx, `UPDATE tasks SET keep_ms = $2 WHERE name = $1 AND keep_ms IS DISTINCT FROM $2`, def.Name, keep)
+	return tag.RowsAffected() > 0, err
+}
