@@ -32,6 +32,7 @@ func (s *service) adminRoutes() {
 	handle(s, operation{action: auth.ListFires, method: http.MethodGet, path: "/fires", summary: "List what became of due times", tag: tag}, s.listFires)
 	handle(s, operation{action: auth.ListWorkers, method: http.MethodGet, path: "/workers", summary: "List the workers", tag: tag}, s.listWorkers)
 	handle(s, operation{action: auth.Doctor, method: http.MethodGet, path: "/doctor", summary: "Check the server and its services", tag: tag}, s.doctor)
+	handle(s, operation{action: auth.GetStats, method: http.MethodGet, path: "/admin/stats", summary: "Show sizes and ages of tables, and what waits", tag: tag}, s.stats)
 	handle(s, operation{action: auth.CreateToken, method: http.MethodPost, path: "/tokens", summary: "Make a token",
 		tag: tag, limit: s.config.MaxBody, changes: true, status: http.StatusCreated}, s.createToken)
 	handle(s, operation{action: auth.ListTokens, method: http.MethodGet, path: "/tokens", summary: "List the tokens", tag: tag}, s.listTokens)
@@ -57,6 +58,10 @@ func (s *service) doctor(ctx context.Context, _ *nothing) (*body[client.DoctorRe
 		checks = []Check{}
 	}
 	return answer(client.DoctorResult{Checks: checks}, nil)
+}
+
+func (s *service) stats(ctx context.Context, _ *nothing) (*body[task.Stats], error) {
+	return answer(s.deps.Records.Stats(ctx))
 }
 
 func (s *service) createToken(ctx context.Context, in *tokenInput) (*body[client.NewToken], error) {

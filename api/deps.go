@@ -35,10 +35,11 @@ type Runs interface {
 	RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error)
 }
 
-// Records reads what the scheduler and the workers did.
+// Records reads what the scheduler and the workers did, and what is kept of it.
 type Records interface {
 	Fires(ctx context.Context, filter store.FireFilter) ([]task.Fire, error)
 	Workers(ctx context.Context, all bool) ([]task.Worker, error)
+	Stats(ctx context.Context) (task.Stats, error)
 }
 
 // Submitter accepts runs in one durable commit.

@@ -326,6 +326,10 @@ func TestLists(t *testing.T) {
 		require.Equal(t, http.StatusOK, status, "%s: %s", path, text)
 		require.Equal(t, "[]", strings.TrimSpace(text), path)
 	}
+	stats, err := f.as(auth.Viewer).Stats(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, stats.Tables)
+	require.NotNil(t, stats.Ready)
 	result, err := f.Doctor(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []client.Check{{Name: "postgres", OK: true, Detail: "16.1"}}, result.Checks)

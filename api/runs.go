@@ -106,6 +106,10 @@ func (s *service) startRun(ctx context.Context, in *startInput) (*startOutput, e
 	}
 	note(ctx, in.Name, map[string]any{"run": accepted[0].ID, "duplicate": accepted[0].Duplicate})
 	run, err := s.deps.Runs.Run(ctx, accepted[0].ID)
+	if accepted[0].Duplicate && task.CodeOf(err) == task.CodeNotFound {
+		return nil, task.Errorf(task.CodeConflict, "the key has made run %s, which is past the time for which it was kept", accepted[0].ID).At("key").
+			Fix("send another key to make another run")
+	}
 	out := &startOutput{Status: http.StatusCreated, Body: whole(run)}
 	if accepted[0].Duplicate {
 		out.Status = http.StatusOK

@@ -227,3 +227,16 @@ func TestRetryAndLogs(t *testing.T) {
 	_, err = f.RetryRun(ctx, run.ID, "")
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
 }
+
+func TestAKeyWhoseRunIsGoneStartsNothing(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.apply("demo")
+	started, err := f.StartRun(t.Context(), "demo", client.RunRequest{Key: "k"})
+	require.NoError(t, err)
+	_, err = f.store.Pool().Exec(t.Context(), `DELETE FROM runs WHERE id = $1`, started.ID)
+	require.NoError(t, err)
+	_, err = f.StartRun(t.Context(), "demo", client.RunRequest{Key: "k"})
+	require.Equal(t, task.CodeConflict, task.CodeOf(err))
+	require.ErrorContains(t, err, started.ID.String())
+}

@@ -71,7 +71,7 @@ func TestAllowEveryPair(t *testing.T) {
 		action Action
 		least  Role
 	}{
-		{ListTasks, Viewer}, {GetRun, Viewer}, {GetLogs, Viewer}, {Doctor, Viewer}, {GetArchive, Viewer}, {WaitRuns, Viewer},
+		{ListTasks, Viewer}, {GetRun, Viewer}, {GetLogs, Viewer}, {Doctor, Viewer}, {GetStats, Viewer}, {GetArchive, Viewer}, {WaitRuns, Viewer},
 		{ApplyTasks, Operator}, {DeleteTask, Operator}, {StartRun, Operator}, {StartRuns, Operator}, {CancelRun, Operator},
 		{PushPackage, Operator}, {DeletePackage, Operator},
 		{CreateToken, Admin}, {ListTokens, Admin}, {RevokeToken, Admin}, {"invented", Admin},

@@ -72,6 +72,7 @@ const (
 	ListTokens  Action = "list-tokens"
 	RevokeToken Action = "revoke-token"
 	Doctor      Action = "doctor"
+	GetStats    Action = "get-stats"
 )
 
 // Least returns the lowest role that may do action. An action that the table
@@ -79,7 +80,7 @@ const (
 func Least(action Action) Role {
 	switch action {
 	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, ListFires, ListWorkers,
-		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor:
+		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:

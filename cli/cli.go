@@ -127,7 +127,7 @@ func (s *session) root() *cobra.Command {
 	root.AddCommand(
 		s.devCommand(), s.masterCommand(), s.workerCommand(), s.migrateCommand(), s.configCommand(),
 		s.pkgCommand(), s.taskCommand(), s.runsCommand(), s.firesCommand(), s.workersCommand(),
-		s.tokenCommand(), s.doctorCommand(), s.versionCommand(),
+		s.tokenCommand(), s.adminCommand(), s.doctorCommand(), s.versionCommand(),
 	)
 	return root
 }

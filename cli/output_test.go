@@ -81,6 +81,14 @@ func TestTables(t *testing.T) {
 		"GET /api/v1/workers": answer(200, []task.Worker{
 			{ID: "w1", Host: "alpha", PID: 4711, State: task.WorkerActive, Running: 3, Slots: 32, RSS: 48 << 20, Age: task.Duration(5 * time.Minute), Queues: []string{"*"}, Version: "v1"},
 		}),
+		"GET /api/v1/admin/stats": answer(200, task.Stats{
+			Tables: []task.TableStats{
+				{Table: "runs", Partitions: 38, Rows: 10_000_000, DeadRows: 12, Size: 5 << 30, Indexes: 1 << 30, Oldest: ago(720 * time.Hour), Newest: ago(0), VacuumedAt: ago(time.Hour)},
+				{Table: "tasks", Rows: 3, Size: 16384, Indexes: 8192},
+			},
+			Ready:   []task.LaneDepth{{Lane: "default", Count: 7}, {Lane: "default", State: "later", Count: 2}},
+			Parcels: []task.LaneDepth{{Lane: "default+gpu", State: "claimed", Count: 4}},
+		}),
 		"GET /api/v1/doctor": answer(200, client.DoctorResult{Checks: []client.Check{
 			{Name: "postgres", OK: true, Detail: "16.4"}, {Name: "redis", Detail: "maxmemory-policy is allkeys-lru", Remedy: "set it to noeviction"},
 		}}),
@@ -115,6 +123,7 @@ func TestTables(t *testing.T) {
 		"pkg_history":  {"pkg", "history", "hello"},
 		"pkg_files":    {"pkg", "files", "hello"},
 		"token_list":   {"token", "list"},
+		"admin_stats":  {"admin", "stats"},
 	} {
 		golden(t, name, s.run(args...))
 	}

@@ -32,6 +32,11 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.do(ctx, call{method: http.MethodDelete, path: "/tokens/" + escape(id)})
 }
 
+// Stats returns sizes and ages of the tables, and what waits.
+func (c *Client) Stats(ctx context.Context) (task.Stats, error) {
+	return get[task.Stats](ctx, c, "/admin/stats", nil)
+}
+
 // Doctor returns what the server found out about itself and its services.
 func (c *Client) Doctor(ctx context.Context) (DoctorResult, error) {
 	return get[DoctorResult](ctx, c, "/doctor", nil)

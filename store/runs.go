@@ -8,22 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/catena-run/catena/task"
 )
-
-// RunFilter selects runs; zero fields do not filter.
-type RunFilter struct {
-	Task   string
-	State  string // one state or several with commas
-	Since  time.Time
-	Limit  int       // 0: 100; at most 10000
-	Before uuid.UUID // only runs made before this one
-}
 
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
@@ -73,71 +63,18 @@ func firstPackage(object *string) string {
 
 // Run returns one run with its steps, or a not_found error.
 func (s *Store) Run(ctx context.Context, id uuid.UUID) (task.Run, error) {
-	list, err := s.runs(ctx, `WHERE r.id = $1`, id)
+	list, err := s.readRuns(ctx, `WHERE r.id = $1`, id)
 	if err != nil {
 		return task.Run{}, err
 	}
 	if len(list) == 0 {
 		return task.Run{}, noRun(id)
 	}
-	return list[0], nil
+	return list[0], s.addSteps(ctx, list)
 }
 
 func noRun(id uuid.UUID) error {
 	return task.Errorf(task.CodeNotFound, "there is no run %s", id).Fix("`catena runs list` shows those that are kept")
-}
-
-// Runs lists runs with their steps, newest first.
-func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
-	where, args := []string{"true"}, []any{}
-	add := func(condition string, value any) {
-		args = append(args, value)
-		where = append(where, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
-	}
-	if f.Task != "" {
-		add("r.task = ?", f.Task)
-	}
-	if f.State != "" {
-		states := strings.Split(f.State, ",")
-		for _, state := range states {
-			if !task.State(state).Valid() {
-				return nil, task.Errorf(task.CodeInvalid, "unknown state %q", state).At("state").Fix("use one of %v", task.States)
-			}
-		}
-		add("r.state = ANY (?)", states)
-	}
-	if !f.Since.IsZero() {
-		add("r.id >= ?", idFloor(f.Since))
-	}
-	if f.Before != uuid.Nil {
-		add("r.id < ?", f.Before)
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	return s.runs(ctx, "WHERE "+strings.Join(where, " AND ")+" ORDER BY r.id DESC LIMIT "+strconv.Itoa(min(limit, 10_000)), args...)
-}
-
-func (s *Store) runs(ctx context.Context, where string, args ...any) ([]task.Run, error) {
-	rows, err := s.pool.Query(ctx, runColumns+where, args...)
-	if err != nil {
-		return nil, wrap(err, "read runs")
-	}
-	list, err := pgx.CollectRows(rows, scanRun)
-	if err != nil || len(list) == 0 {
-		return list, wrap(err, "read runs")
-	}
-	ids := make([]uuid.UUID, len(list))
-	for i := range list {
-		ids[i] = list[i].ID
-	}
-	steps, err := readSteps(ctx, s.pool, ids)
-	for i := range list {
-		r := &list[i]
-		r.Steps = mergeSteps(steps[r.ID], r.Steps)
-	}
-	return list, err
 }
 
 // mergeSteps joins committed steps with those of the tail, which win: they are

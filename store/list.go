@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// RunFilter selects runs; zero fields do not filter.
+type RunFilter struct {
+	Task   string
+	State  string // one state or several with commas
+	Since  time.Time
+	Limit  int       // 0: 100; at most 10000
+	Before uuid.UUID // only runs made before this one
+}
+
+// Runs lists runs with their steps, newest first. Since runs has no index on
+// state, each class of states is looked up where it stands: live runs in ready,
+// parcels and waits, those that failed in failed_runs. Only those that
+// succeeded are found by walking from the newest on.
+func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
+	states, err := parseStates(f.State)
+	if err != nil {
+		return nil, err
+	}
+	l := listing{store: s, task: f.Task, low: uuid.Nil, high: uuid.Max, limit: f.Limit}
+	if !f.Since.IsZero() {
+		l.low = idFloor(f.Since)
+	}
+	if f.Before != uuid.Nil {
+		l.high = f.Before
+	}
+	if l.limit <= 0 {
+		l.limit = 100
+	}
+	l.limit = min(l.limit, 10_000)
+	list, err := l.collect(ctx, states)
+	if err != nil {
+		return nil, err
+	}
+	return list, s.addSteps(ctx, list)
+}
+
+// parseStates returns nil for every state.
+func parseStates(text string) ([]task.State, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var states []task.State
+	for name := range strings.SplitSeq(text, ",") {
+		state := task.State(name)
+		if !state.Valid() {
+			return nil, task.Errorf(task.CodeInvalid, "unknown state %q", name).At("state").Fix("use one of %v", task.States)
+		}
+		if !slices.Contains(states, state) {
+			states = append(states, state)
+		}
+	}
+	if len(states) == len(task.States) {
+		return nil, nil
+	}
+	return states, nil
+}
+
+// listing is one call of Runs: runs from low to high, the second excluded.
+type listing struct {
+	store     *Store
+	task      string
+	low, high uuid.UUID
+	limit     int
+}
+
+func (l listing) collect(ctx context.Context, states []task.State) ([]task.Run, error) {
+	if len(states) == 0 {
+		return l.walk(ctx, nil)
+	}
+	var list []task.Run
+	for _, class := range []struct {
+		find   func(context.Context, []task.State) ([]task.Run, error)
+		states []task.State
+	}{
+		{l.live, intersect(states, task.StateQueued, task.StateDispatched, task.StateRunning, task.StateWaiting)},
+		{l.failed, intersect(states, task.StateFailed, task.StateCancelled, task.StateTimedOut, task.StateQuarantined)},
+		{l.walk, intersect(states, task.StateSucceeded)},
+	} {
+		if len(class.states) == 0 {
+			continue
+		}
+		found, err := class.find(ctx, class.states)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found...)
+	}
+	// A run that changed its state meanwhile may have been found twice.
+	slices.SortStableFunc(list, func(a, b task.Run) int { return slices.Compare(b.ID[:], a.ID[:]) })
+	list = slices.CompactFunc(list, func(a, b task.Run) bool { return a.ID == b.ID })
+	return list[:min(len(list), l.limit)], nil
+}
+
+func intersect(states []task.State, class ...task.State) []task.State {
+	return slices.DeleteFunc(class, func(s task.State) bool { return !slices.Contains(states, s) })
+}
+
+// walk reads runs from the newest on.
+func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, error) {
+	where, args := `WHERE r.id >= $1 AND r.id < $2`, []any{l.low, l.high}
+	if l.task != "" {
+		args = append(args, l.task)
+		where += ` AND r.task = $3`
+	}
+	if len(states) > 0 {
+		args = append(args, states)
+		where += ` AND r.state = ANY ($` + strconv.Itoa(len(args)) + `)`
+	}
+	return l.store.readRuns(ctx, where+` ORDER BY r.id DESC LIMIT `+strconv.Itoa(l.limit), args...)
+}
+
+// failed finds the ids of each state by index, the newest of each.
+func (l listing) failed(ctx context.Context, states []task.State) ([]task.Run, error) {
+	only, args := "", []any{l.low, l.high, states, l.limit}
+	if l.task != "" {
+		only, args = ` AND f.task = $5`, append(args, l.task)
+	}
+	ids, err := l.ids(ctx, `SELECT x.run FROM unnest($3::text[]) AS s(state) CROSS JOIN LATERAL (
+		SELECT f.run FROM failed_runs f WHERE f.state = s.state AND f.run >= $1 AND f.run < $2`+only+` ORDER BY f.run DESC LIMIT $4) x
+		ORDER BY x.run DESC LIMIT $4`, args...)
+	if err != nil {
+		return nil, err
+	}
+	return l.byID(ctx, ids, states)
+}
+
+// live looks into the narrow tables, in one statement: a run that goes from one
+// to another is in one of them. What stands there is verified with the run
+// itself: a parcel also names runs of it that have ended already.
+func (l listing) live(ctx context.Context, states []task.State) ([]task.Run, error) {
+	only, args := "", []any{l.low, l.high}
+	if l.task != "" {
+		only, args = ` AND task = $3`, append(args, l.task)
+	}
+	newest := ` ORDER BY run DESC LIMIT ` + strconv.Itoa(l.limit)
+	var parts []string
+	for _, place := range []struct {
+		states []task.State
+		sql    string
+	}{
+		{intersect(states, task.StateQueued), `SELECT run FROM ready WHERE run >= $1 AND run < $2` + only + newest},
+		{intersect(states, task.StateWaiting), `SELECT run FROM waits WHERE outcome IS NULL AND run >= $1 AND run < $2` + only + newest},
+		{intersect(states, task.StateDispatched, task.StateRunning),
+			`SELECT x.run FROM parcels p, unnest(p.runs) AS x(run) WHERE x.run >= $1 AND x.run < $2`},
+	} {
+		if len(place.states) > 0 {
+			parts = append(parts, "("+place.sql+")")
+		}
+	}
+	sql := strings.Join(parts, " UNION ALL ")
+	if l.task != "" {
+		sql = `SELECT run FROM (` + sql + `) x WHERE $3::text IS NOT NULL` // parcels alone do not name it
+	}
+	ids, err := l.ids(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(b[:], a[:]) })
+	return l.byID(ctx, slices.Compact(ids), states)
+}
+
+func (l listing) ids(ctx context.Context, sql string, args ...any) ([]uuid.UUID, error) {
+	rows, err := l.store.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, wrap(err, "read runs")
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	return ids, wrap(err, "read runs")
+}
+
+// byID reads those of the runs that are in one of the states, up to the limit;
+// the ids come in descending order.
+func (l listing) byID(ctx context.Context, ids []uuid.UUID, states []task.State) ([]task.Run, error) {
+	where := `WHERE r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.state = ANY ($4)`
+	if l.task != "" {
+		where += ` AND r.task = $5`
+	}
+	var list []task.Run
+	for chunk := range slices.Chunk(ids, 1000) {
+		low, high := bounds(chunk)
+		args := []any{chunk, low, high, states}
+		if l.task != "" {
+			args = append(args, l.task)
+		}
+		found, err := l.store.readRuns(ctx, where+` ORDER BY r.id DESC`, args...)
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, found...); len(list) >= l.limit {
+			break
+		}
+	}
+	return list[:min(len(list), l.limit)], nil
+}
+
+func (s *Store) readRuns(ctx context.Context, where string, args ...any) ([]task.Run, error) {
+	rows, err := s.pool.Query(ctx, runColumns+where, args...)
+	if err != nil {
+		return nil, wrap(err, "read runs")
+	}
+	list, err := pgx.CollectRows(rows, scanRun)
+	return list, wrap(err, "read runs")
+}
+
+// addSteps completes runs with their committed steps.
+func (s *Store) addSteps(ctx context.Context, list []task.Run) error {
+	if len(list) == 0 {
+		return nil
+	}
+	ids := make([]uuid.UUID, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	steps, err := readSteps(ctx, s.pool, ids)
+	for i := range list {
+		r := &list[i]
+		r.Steps = mergeSteps(steps[r.ID], r.Steps)
+	}
+	return err
+}
