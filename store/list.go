@@ -110,18 +110,41 @@ func intersect(states []task.State, class ...task.State) []task.State {
 	return slices.DeleteFunc(class, func(s task.State) bool { return !slices.Contains(states, s) })
 }
 
-// walk reads runs from the newest on.
+// Pages of a walk: the first is small since it is often enough.
+const firstPage, nextPage = 1000, 10_000
+
+// walk goes through the runs from the newest on until it has found enough. The
+// inner select knows nothing of states: what the planner expects of a state,
+// above all in a partition without statistics, would have it read and sort everything.
 func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, error) {
-	where, args := `WHERE r.id >= $1 AND r.id < $2`, []any{l.low, l.high}
+	page := `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3`
+	args := []any{l.low, l.high, firstPage, states}
 	if l.task != "" {
+		// By the index on task and id, whatever the planner expects of the task.
+		page = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 AND (task, id) >= ($5, $1) AND (task, id) < ($5, $2)
+			ORDER BY task DESC, id DESC LIMIT $3`
 		args = append(args, l.task)
-		where += ` AND r.task = $3`
 	}
-	if len(states) > 0 {
-		args = append(args, states)
-		where += ` AND r.state = ANY ($` + strconv.Itoa(len(args)) + `)`
+	if len(states) == 0 {
+		args[2], args[3] = l.limit, task.States[:]
 	}
-	return l.store.readRuns(ctx, where+` ORDER BY r.id DESC LIMIT `+strconv.Itoa(l.limit), args...)
+	var found []uuid.UUID
+	for {
+		var ids []uuid.UUID
+		var seen int
+		var last *uuid.UUID
+		err := l.store.pool.QueryRow(ctx, `SELECT coalesce(array_agg(id ORDER BY id DESC) FILTER (WHERE state = ANY ($4)), '{}'), count(*),
+			(array_agg(id ORDER BY id))[1] FROM (`+page+`) x`, args...).Scan(&ids, &seen, &last)
+		if err != nil {
+			return nil, wrap(err, "read runs")
+		}
+		found = append(found, ids...)
+		if len(found) >= l.limit || seen < args[2].(int) {
+			break
+		}
+		args[1], args[2] = *last, nextPage
+	}
+	return l.byID(ctx, found[:min(len(found), l.limit)], states)
 }
 
 // failed finds the ids of each state by index, the newest of each.
@@ -183,21 +206,20 @@ func (l listing) ids(ctx context.Context, sql string, args ...any) ([]uuid.UUID,
 	return ids, wrap(err, "read runs")
 }
 
-// byID reads those of the runs that are in one of the states, up to the limit;
-// the ids come in descending order.
+// runsByID looks up each id in its partition. The offset keeps the planner from
+// other ideas, such as an index on the task.
+const runsByID = `FROM unnest($1::uuid[]) AS i(id) CROSS JOIN LATERAL (SELECT * FROM runs WHERE id = i.id OFFSET 0) r
+	LEFT JOIN workers w ON w.epoch = r.worker `
+
+// byID reads those of the runs that are of the task and in one of the states,
+// up to the limit; the ids come in descending order.
 func (l listing) byID(ctx context.Context, ids []uuid.UUID, states []task.State) ([]task.Run, error) {
-	where := `WHERE r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.state = ANY ($4)`
-	if l.task != "" {
-		where += ` AND r.task = $5`
+	if len(states) == 0 {
+		states = task.States[:]
 	}
 	var list []task.Run
 	for chunk := range slices.Chunk(ids, 1000) {
-		low, high := bounds(chunk)
-		args := []any{chunk, low, high, states}
-		if l.task != "" {
-			args = append(args, l.task)
-		}
-		found, err := l.store.readRuns(ctx, where+` ORDER BY r.id DESC`, args...)
+		found, err := l.store.readRuns(ctx, runsByID+`WHERE r.state = ANY ($2) AND ($3 = '' OR r.task = $3) ORDER BY r.id DESC`, chunk, states, l.task)
 		if err != nil {
 			return nil, err
 		}
@@ -208,8 +230,8 @@ func (l listing) byID(ctx context.Context, ids []uuid.UUID, states []task.State)
 	return list[:min(len(list), l.limit)], nil
 }
 
-func (s *Store) readRuns(ctx context.Context, where string, args ...any) ([]task.Run, error) {
-	rows, err := s.pool.Query(ctx, runColumns+where, args...)
+func (s *Store) readRuns(ctx context.Context, from string, args ...any) ([]task.Run, error) {
+	rows, err := s.pool.Query(ctx, runColumns+from, args...)
 	if err != nil {
 		return nil, wrap(err, "read runs")
 	}

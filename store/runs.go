@@ -17,7 +17,9 @@ import (
 
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
-	r.started_at, r.finished_at, r.due_at, r.tail::text FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
+	r.started_at, r.finished_at, r.due_at, r.tail::text `
+
+const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
 func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	var outcome, params, packages, tail *string
@@ -63,7 +65,7 @@ func firstPackage(object *string) string {
 
 // Run returns one run with its steps, or a not_found error.
 func (s *Store) Run(ctx context.Context, id uuid.UUID) (task.Run, error) {
-	list, err := s.readRuns(ctx, `WHERE r.id = $1`, id)
+	list, err := s.readRuns(ctx, fromRuns+`WHERE r.id = $1`, id)
 	if err != nil {
 		return task.Run{}, err
 	}

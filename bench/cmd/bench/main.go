@@ -25,6 +25,8 @@ import (
 type options struct {
 	runs, samples, rounds int
 	schedules             int
+	history               bool // what a large history costs instead
+	rows                  int
 	parts                 bool // Catena's own parts instead of the comparison
 	only, profile         string
 }
@@ -45,6 +47,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure only subjects whose name contains this")
 	flag.BoolVar(&o.parts, "parts", false, "measure Catena's parts that have no peer here: steps, calls, schedules")
 	flag.IntVar(&o.schedules, "schedules", 1_000_000, "schedules in the table, with -parts")
+	flag.BoolVar(&o.history, "history", false, "measure Catena with an empty and with a large history")
+	flag.IntVar(&o.rows, "rows", 10_000_000, "ended runs in the history, with -history")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -78,11 +82,10 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	}
 	fmt.Fprintf(out, "%s, %d cores, %s; %s\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly), durability)
 	if o.parts {
-		figures, err := ours.Parts(ctx, servers, o.schedules)
-		for _, f := range figures {
-			fmt.Fprintf(out, "%-60s %s\n", f.Name, f.Value)
-		}
-		return err
+		return printFigures(out)(ours.Parts(ctx, servers, o.schedules))
+	}
+	if o.history {
+		return printFigures(out)(ours.History(ctx, servers, o.rows, o.runs))
 	}
 	rows := measure(ctx, out, subjects(servers), o)
 	fmt.Fprintln(out)
@@ -96,6 +99,15 @@ func run(ctx context.Context, out io.Writer, o options) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+func printFigures(out io.Writer) func([]ours.Figure, error) error {
+	return func(figures []ours.Figure, err error) error {
+		for _, f := range figures {
+			fmt.Fprintf(out, "%-75s %s\n", f.Name, f.Value)
+		}
+		return err
+	}
 }
 
 // subjects lists what is measured, Catena first.
