@@ -102,7 +102,7 @@ type Packages struct {
 
 // Retention says how long ended runs are kept.
 type Retention struct {
-	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped."`
+	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped; a task may say otherwise of its runs."`
 	Logs task.Duration `yaml:"logs" min:"1h" doc:"Age at which the logs of runs are dropped."`
 }
 

@@ -113,17 +113,25 @@ func intersect(states []task.State, class ...task.State) []task.State {
 // Pages of a walk: the first is small since it is often enough.
 const firstPage, nextPage = 1000, 10_000
 
-// walk goes through the runs from the newest on until it has found enough. The
-// inner select knows nothing of states: what the planner expects of a state,
-// above all in a partition without statistics, would have it read and sort everything.
+// The pages know nothing of states: what the planner expects of a state, above
+// all in a partition without statistics, would have it read and sort everything.
+// That of a task goes by the index on task and id, whatever is expected of the task.
+const (
+	walkPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3`
+	taskPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 AND (task, id) >= ($5, $1) AND (task, id) < ($5, $2)
+		ORDER BY task DESC, id DESC LIMIT $3`
+)
+
+func walkStatement(page string) string {
+	return `SELECT coalesce(array_agg(id ORDER BY id DESC) FILTER (WHERE state = ANY ($4)), '{}'), count(*),
+		(array_agg(id ORDER BY id))[1] FROM (` + page + `) x`
+}
+
+// walk goes through the runs from the newest on until it has found enough.
 func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, error) {
-	page := `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3`
-	args := []any{l.low, l.high, firstPage, states}
+	page, args := walkPage, []any{l.low, l.high, firstPage, states}
 	if l.task != "" {
-		// By the index on task and id, whatever the planner expects of the task.
-		page = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 AND (task, id) >= ($5, $1) AND (task, id) < ($5, $2)
-			ORDER BY task DESC, id DESC LIMIT $3`
-		args = append(args, l.task)
+		page, args = taskPage, append(args, l.task)
 	}
 	if len(states) == 0 {
 		args[2], args[3] = l.limit, task.States[:]
@@ -133,8 +141,7 @@ func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, err
 		var ids []uuid.UUID
 		var seen int
 		var last *uuid.UUID
-		err := l.store.pool.QueryRow(ctx, `SELECT coalesce(array_agg(id ORDER BY id DESC) FILTER (WHERE state = ANY ($4)), '{}'), count(*),
-			(array_agg(id ORDER BY id))[1] FROM (`+page+`) x`, args...).Scan(&ids, &seen, &last)
+		err := l.store.pool.QueryRow(ctx, walkStatement(page), args...).Scan(&ids, &seen, &last)
 		if err != nil {
 			return nil, wrap(err, "read runs")
 		}
@@ -147,15 +154,26 @@ func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, err
 	return l.byID(ctx, found[:min(len(found), l.limit)], states)
 }
 
+// failedPage and failedTaskPage go by the index that begins with the state, or
+// with the task and the state, for the same reason.
+const (
+	failedPage     = `(f.state, f.run) >= (s.state, $1) AND (f.state, f.run) < (s.state, $2) ORDER BY f.state DESC, f.run DESC`
+	failedTaskPage = `(f.task, f.state, f.run) >= ($5, s.state, $1) AND (f.task, f.state, f.run) < ($5, s.state, $2)
+		ORDER BY f.task DESC, f.state DESC, f.run DESC`
+)
+
+func failedStatement(page string) string {
+	return `SELECT x.run FROM unnest($3::text[]) AS s(state) CROSS JOIN LATERAL (
+		SELECT f.run FROM failed_runs f WHERE ` + page + ` LIMIT $4) x ORDER BY x.run DESC LIMIT $4`
+}
+
 // failed finds the ids of each state by index, the newest of each.
 func (l listing) failed(ctx context.Context, states []task.State) ([]task.Run, error) {
-	only, args := "", []any{l.low, l.high, states, l.limit}
+	page, args := failedPage, []any{l.low, l.high, states, l.limit}
 	if l.task != "" {
-		only, args = ` AND f.task = $5`, append(args, l.task)
+		page, args = failedTaskPage, append(args, l.task)
 	}
-	ids, err := l.ids(ctx, `SELECT x.run FROM unnest($3::text[]) AS s(state) CROSS JOIN LATERAL (
-		SELECT f.run FROM failed_runs f WHERE f.state = s.state AND f.run >= $1 AND f.run < $2`+only+` ORDER BY f.run DESC LIMIT $4) x
-		ORDER BY x.run DESC LIMIT $4`, args...)
+	ids, err := l.ids(ctx, failedStatement(page), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,8 @@ func (s *Store) mustStay(ctx context.Context, d time.Time, r Retention, now time
 		args []any
 	}{
 		{live, []any{low, high}},
-		{`SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.task = t.name AND r.id >= $1 AND r.id < $2 LIMIT 1) x
+		{`SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < $2
+				AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, $2) ORDER BY r.task, r.id LIMIT 1) x
 			WHERE t.keep_ms > $3 AND t.keep_ms > $4)`, []any{low, high, r.Runs.Milliseconds(), now.Sub(d.Add(day)).Milliseconds()}},
 		{`SELECT EXISTS (SELECT 1 FROM runs r LEFT JOIN tasks t ON t.name = r.task AND t.keep_ms > $3 WHERE r.id >= $1 AND r.id < $2
 			AND (r.finished_at IS NULL OR r.finished_at > $4::timestamptz - coalesce(t.keep_ms, $3::bigint) * interval '1 millisecond'))`,
@@ -256,8 +257,9 @@ func (s *Store) expiredDay(ctx context.Context, d time.Time, r Retention, now ti
 func (s *Store) expiredTasks(ctx context.Context, from time.Time, r Retention, now time.Time) ([]Expired, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT t.name, t.keep_ms FROM tasks t CROSS JOIN LATERAL (
-			SELECT 1 FROM runs r WHERE r.task = t.name AND r.id >= $1
-				AND r.id < catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') LIMIT 1) x
+			SELECT catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') AS high) b CROSS JOIN LATERAL (
+			SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < b.high AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, b.high)
+			ORDER BY r.task, r.id LIMIT 1) x
 		WHERE t.keep_ms < $2`, idFloor(from), r.Runs.Milliseconds(), now, time.Duration(task.LeastKeep).Milliseconds())
 	if err != nil {
 		return nil, wrap(err, "list what is past its time")
@@ -289,6 +291,10 @@ func earlier(a, b time.Time) time.Time {
 // deleteLimit is how many runs one transaction deletes.
 const deleteLimit = 500
 
+// expiredPage goes by the index on task and id, whatever the planner expects of the task.
+const expiredPage = `SELECT id FROM runs WHERE id >= $2 AND id < $3 AND (task, id) >= ($1, $2) AND (task, id) < ($1, $3) AND finished_at < $4
+	ORDER BY task, id LIMIT $5 FOR UPDATE`
+
 // DeleteExpired deletes a bounded number of e's runs, in the order of their ids
 // and with all that belongs to them. next is where the following call goes on.
 func (s *Store) DeleteExpired(ctx context.Context, term int64, e Expired) (deleted int, next Expired, more bool, err error) {
@@ -297,8 +303,7 @@ func (s *Store) DeleteExpired(ctx context.Context, term int64, e Expired) (delet
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE task = $1 AND id >= $2 AND id < $3 AND finished_at < $4
-			ORDER BY id LIMIT $5 FOR UPDATE`, e.Task, e.From, e.To, e.Before, deleteLimit)
+		rows, err := tx.Query(ctx, expiredPage, e.Task, e.From, e.To, e.Before, deleteLimit)
 		if err != nil {
 			return err
 		}
