@@ -17,7 +17,7 @@ type TaskFile struct {
 	Line       int             // where the task begins
 }
 
-var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable"}
+var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable", "keep"}
 
 var scheduleFields = []string{"cron", "at", "timezone", "overlap", "paused"}
 
@@ -130,6 +130,8 @@ func fieldHelp(field string) string {
 		return "write true or false"
 	case "timeout":
 		return `write a duration such as 10m`
+	case "keep":
+		return `write a duration such as 12h or 30d`
 	}
 	return "see the documentation of task files"
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -202,6 +203,13 @@ func (s *session) taskShow() *cobra.Command {
 	return cmd
 }
 
+func keepText(keep task.Duration) string {
+	if keep == 0 {
+		return ""
+	}
+	return "runs for " + span(time.Duration(keep))
+}
+
 func (s *session) showTask(t task.Task) error {
 	d := t.Normalize()
 	err := s.fields(
@@ -211,7 +219,7 @@ func (s *session) showTask(t task.Task) error {
 		[2]string{"queue", d.Queue + ", priority " + strconv.Itoa(*d.Priority)},
 		[2]string{"timeout", d.Timeout.String()},
 		[2]string{"attempts", strconv.Itoa(d.Retry.Attempts)},
-		[2]string{"durable", strconv.FormatBool(*d.Durable)},
+		[2]string{"durable", strconv.FormatBool(*d.Durable)}, [2]string{"keep", keepText(d.Keep)},
 		[2]string{"params", string(d.Params)},
 		[2]string{"changed", s.moment(&t.UpdatedAt)},
 	)

@@ -9,47 +9,49 @@ import (
 	"time"
 )
 
-// Duration is a time.Duration that reads and writes as text such as "250ms" or
-// "10m" in JSON and YAML.
+// Duration is a time.Duration that reads and writes as text such as "250ms",
+// "10m" or "2d" in JSON and YAML.
 type Duration time.Duration
 
 // MarshalText writes d as time.Duration.String does.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalText reads what time.ParseDuration reads, and days of 24 hours before
-// that, as in "30d" or "1d12h"; it refuses negative spans.
+// ParseDuration reads what time.ParseDuration reads, and days of 24 hours in
+// front of it: "2d", "1d12h", "-0.5d".
+func ParseDuration(text string) (time.Duration, error) {
+	number, rest, days := strings.Cut(text, "d")
+	if !days {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || strings.Trim(number, "+-.0123456789") != "" || math.Abs(n) > 100_000 {
+		return 0, Errorf(CodeInvalid, "%q is not a duration", text)
+	}
+	d := time.Duration(n * 24 * float64(time.Hour))
+	if rest == "" {
+		return d, nil
+	}
+	more, err := time.ParseDuration(rest)
+	if err != nil || strings.HasPrefix(rest, "-") || strings.HasPrefix(rest, "+") {
+		return 0, Errorf(CodeInvalid, "%q is not a duration", text)
+	}
+	if strings.HasPrefix(number, "-") {
+		return d - more, nil
+	}
+	return d + more, nil
+}
+
+// UnmarshalText reads what ParseDuration reads and refuses negative spans.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := parseDuration(string(text))
+	v, err := ParseDuration(string(text))
 	if err != nil {
-		return Errorf(CodeInvalid, "%q is not a duration", text).Fix(`write a number and a unit, such as "250ms", "30s", "10m" or "7d"`)
+		return Errorf(CodeInvalid, "%q is not a duration", text).Fix(`write a number and a unit, such as "250ms", "30s", "10m" or "2d"`)
 	}
 	if v < 0 {
 		return Errorf(CodeInvalid, "duration %q is negative", text)
 	}
 	*d = Duration(v)
 	return nil
-}
-
-func parseDuration(text string) (time.Duration, error) {
-	number, rest, found := strings.Cut(text, "d")
-	if !found {
-		return time.ParseDuration(text)
-	}
-	days, err := strconv.ParseUint(number, 10, 32)
-	if err != nil {
-		return 0, err
-	}
-	var v time.Duration
-	if rest != "" {
-		if v, err = time.ParseDuration(rest); err != nil {
-			return 0, err
-		}
-	}
-	const day = 24 * time.Hour
-	if v < 0 || days > uint64((math.MaxInt64-v)/day) {
-		return 0, strconv.ErrRange
-	}
-	return time.Duration(days)*day + v, nil
 }
 
 // UnmarshalJSON accepts only JSON strings, since a bare number has no unit.
