@@ -132,7 +132,8 @@ func (s *Store) dropPartition(ctx context.Context, term int64, p partition) (gon
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `LOCK TABLE `+pgx.Identifier{p.name}.Sanitize()+` IN ACCESS EXCLUSIVE MODE`); err != nil {
+		// The parent first, as every statement locks them: a drop needs it too.
+		if _, err := tx.Exec(ctx, `LOCK TABLE ONLY `+p.table+`, `+pgx.Identifier{p.name}.Sanitize()+` IN ACCESS EXCLUSIVE MODE`); err != nil {
 			return err
 		}
 		if p.table != "fires" {

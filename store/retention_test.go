@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +152,30 @@ func TestLogsGoAtTheirOwnTime(t *testing.T) {
 	require.Len(t, dropped, 1)
 	require.Equal(t, len(ids), f.count("runs", "id", ids))
 	require.Zero(t, f.count("run_logs", "run", ids))
+}
+
+// Statements that look into every partition hold the parent's lock while they
+// wait for a partition's.
+func TestPartitionsDropUnderLoad(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	for d := range 6 {
+		f.past("demo", 50, time.Duration(40+d)*days, task.StateSucceeded)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = f.Pool().Exec(ctx, `UPDATE runs SET attempt = attempt WHERE created_at > clock_timestamp() - interval '30 days'`)
+			}
+		})
+	}
+	dropped, err := f.DropExpired(context.Background(), f.term, store.Retention{Runs: 30 * days, Logs: 30 * days}, time.Now())
+	stop()
+	all.Wait()
+	require.NoError(t, err)
+	require.Len(t, dropped, 3*6)
 }
 
 func TestRetentionIsTheLeadersAlone(t *testing.T) {
