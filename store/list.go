@@ -117,39 +117,42 @@ const firstPage, nextPage = 1000, 10_000
 // all in a partition without statistics, would have it read and sort everything.
 // That of a task goes by the index on task and id, whatever is expected of the task.
 const (
-	walkPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3`
-	taskPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 AND (task, id) >= ($5, $1) AND (task, id) < ($5, $2)
-		ORDER BY task DESC, id DESC LIMIT $3`
+	walkPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 ORDER BY id DESC`
+	taskPage = `SELECT id, state FROM runs WHERE id >= $1 AND id < $2 AND (task, id) >= ($4, $1) AND (task, id) < ($4, $2)
+		ORDER BY task DESC, id DESC`
 )
 
-func walkStatement(page string) string {
-	return `SELECT coalesce(array_agg(id ORDER BY id DESC) FILTER (WHERE state = ANY ($4)), '{}'), count(*),
-		(array_agg(id ORDER BY id))[1] FROM (` + page + `) x`
+// walkStatement reads a page. The limit is part of the text: of one that is a
+// parameter the planner expects a tenth of the table.
+func walkStatement(page string, limit int) string {
+	return `SELECT coalesce(array_agg(id ORDER BY id DESC) FILTER (WHERE state = ANY ($3)), '{}'), count(*),
+		(array_agg(id ORDER BY id))[1] FROM (` + page + ` LIMIT ` + strconv.Itoa(limit) + `) x`
 }
 
 // walk goes through the runs from the newest on until it has found enough.
 func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, error) {
-	page, args := walkPage, []any{l.low, l.high, firstPage, states}
+	wanted, limit := states, firstPage
+	if len(states) == 0 {
+		wanted, limit = task.States[:], l.limit
+	}
+	page, args := walkPage, []any{pgx.QueryExecModeCacheDescribe, l.low, l.high, wanted} // planned for these values each time
 	if l.task != "" {
 		page, args = taskPage, append(args, l.task)
-	}
-	if len(states) == 0 {
-		args[2], args[3] = l.limit, task.States[:]
 	}
 	var found []uuid.UUID
 	for {
 		var ids []uuid.UUID
 		var seen int
 		var last *uuid.UUID
-		err := l.store.pool.QueryRow(ctx, walkStatement(page), args...).Scan(&ids, &seen, &last)
+		err := l.store.pool.QueryRow(ctx, walkStatement(page, limit), args...).Scan(&ids, &seen, &last)
 		if err != nil {
 			return nil, wrap(err, "read runs")
 		}
 		found = append(found, ids...)
-		if len(found) >= l.limit || seen < args[2].(int) {
+		if len(found) >= l.limit || seen < limit {
 			break
 		}
-		args[1], args[2] = *last, nextPage
+		args[2], limit = *last, nextPage
 	}
 	return l.byID(ctx, found[:min(len(found), l.limit)], states)
 }
@@ -158,22 +161,23 @@ func (l listing) walk(ctx context.Context, states []task.State) ([]task.Run, err
 // with the task and the state, for the same reason.
 const (
 	failedPage     = `(f.state, f.run) >= (s.state, $1) AND (f.state, f.run) < (s.state, $2) ORDER BY f.state DESC, f.run DESC`
-	failedTaskPage = `(f.task, f.state, f.run) >= ($5, s.state, $1) AND (f.task, f.state, f.run) < ($5, s.state, $2)
+	failedTaskPage = `(f.task, f.state, f.run) >= ($4, s.state, $1) AND (f.task, f.state, f.run) < ($4, s.state, $2)
 		ORDER BY f.task DESC, f.state DESC, f.run DESC`
 )
 
-func failedStatement(page string) string {
+func failedStatement(page string, limit int) string {
+	n := strconv.Itoa(limit)
 	return `SELECT x.run FROM unnest($3::text[]) AS s(state) CROSS JOIN LATERAL (
-		SELECT f.run FROM failed_runs f WHERE ` + page + ` LIMIT $4) x ORDER BY x.run DESC LIMIT $4`
+		SELECT f.run FROM failed_runs f WHERE ` + page + ` LIMIT ` + n + `) x ORDER BY x.run DESC LIMIT ` + n
 }
 
 // failed finds the ids of each state by index, the newest of each.
 func (l listing) failed(ctx context.Context, states []task.State) ([]task.Run, error) {
-	page, args := failedPage, []any{l.low, l.high, states, l.limit}
+	page, args := failedPage, []any{l.low, l.high, states}
 	if l.task != "" {
 		page, args = failedTaskPage, append(args, l.task)
 	}
-	ids, err := l.ids(ctx, failedStatement(page), args...)
+	ids, err := l.ids(ctx, failedStatement(page, l.limit), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -42,43 +43,73 @@ func TestPlansOfListings(t *testing.T) {
 	require.NoError(t, err)
 	rare, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	require.NoError(t, err)
-	good, bad := []task.State{task.StateSucceeded}, []task.State{task.StateFailed, task.StateCancelled}
+	list := func(states ...task.State) string {
+		texts := make([]string, len(states))
+		for i, state := range states {
+			texts[i] = string(state)
+		}
+		return "'{" + strings.Join(texts, ",") + "}'"
+	}
+	texts := make([]string, len(rare))
+	for i, id := range rare {
+		texts[i] = id.String()
+	}
+	quoted := func(id uuid.UUID) string { return "'" + id.String() + "'" }
+	good, bad, ids := list(task.StateSucceeded), list(task.StateFailed, task.StateCancelled), "'{"+strings.Join(texts, ",")+"}'"
+	zero, end, since := quoted(uuid.Nil), quoted(uuid.Max), quoted(idFloor(today.Add(-3*day)))
 	for _, analyzed := range []bool{false, true} {
 		if analyzed {
 			_, err := s.pool.Exec(ctx, `ANALYZE`)
 			require.NoError(t, err)
 		}
 		for name, st := range map[string]struct {
-			sql  string
-			args []any
+			sql     string
+			args    []string
+			generic bool // planned without its values, too
 		}{
-			"all":                 {walkStatement(walkPage), []any{uuid.Nil, uuid.Max, 50, task.States[:]}},
-			"succeeded":           {walkStatement(walkPage), []any{uuid.Nil, uuid.Max, firstPage, good}},
-			"of a common task":    {walkStatement(taskPage), []any{uuid.Nil, uuid.Max, 50, good, "common"}},
-			"of a rare task":      {walkStatement(taskPage), []any{uuid.Nil, uuid.Max, firstPage, good, "rare"}},
-			"of no task":          {walkStatement(taskPage), []any{uuid.Nil, uuid.Max, firstPage, good, "none"}},
-			"since":               {walkStatement(taskPage), []any{idFloor(today.Add(-3 * day)), uuid.Max, firstPage, good, "rare"}},
-			"failed":              {failedStatement(failedPage), []any{uuid.Nil, uuid.Max, bad, 50}},
-			"failed of a task":    {failedStatement(failedTaskPage), []any{uuid.Nil, uuid.Max, bad, 50, "common"}},
-			"expired":             {expiredPage, []any{"rare", uuid.Nil, uuid.Max, time.Now().Add(-20 * day), deleteLimit}},
-			"ids of many days":    {runColumns + runsByID + `WHERE r.state = ANY ($2) AND ($3 = '' OR r.task = $3) ORDER BY r.id DESC`, []any{rare, bad, "rare"}},
-			"ids of nobody's day": {runColumns + runsByID + `WHERE r.state = ANY ($2) AND ($3 = '' OR r.task = $3) ORDER BY r.id DESC`, []any{[]uuid.UUID{uuid.Max}, bad, ""}},
+			"all":              {walkStatement(walkPage, 50), []string{zero, end, list(task.States[:]...)}, false},
+			"succeeded":        {walkStatement(walkPage, firstPage), []string{zero, end, good}, false},
+			"of a common task": {walkStatement(taskPage, 50), []string{zero, end, good, "'common'"}, false},
+			"of a rare task":   {walkStatement(taskPage, firstPage), []string{zero, end, good, "'rare'"}, false},
+			"of no task":       {walkStatement(taskPage, firstPage), []string{zero, end, good, "'none'"}, false},
+			"since":            {walkStatement(taskPage, firstPage), []string{since, end, good, "'rare'"}, false},
+			"failed":           {failedStatement(failedPage, 50), []string{zero, end, bad}, true},
+			"failed of a task": {failedStatement(failedTaskPage, 50), []string{zero, end, bad, "'common'"}, true},
+			"expired":          {expiredPage, []string{"'rare'", zero, end, "'2026-01-01'"}, true},
+			"ids":              {runColumns + runsByID + `WHERE r.state = ANY ($2) AND ($3 = '' OR r.task = $3) ORDER BY r.id DESC`, []string{ids, bad, "'rare'"}, true},
 		} {
-			rows, err := s.pool.Query(ctx, "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) "+st.sql, st.args...)
-			require.NoError(t, err, name)
-			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			require.NoError(t, err, name)
-			plan := strings.Join(lines, "\n")
-			for _, line := range lines {
-				if strings.Contains(line, "(never executed)") {
-					continue
+			for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+				if mode == "force_custom_plan" || st.generic {
+					mustStayWithIndexes(ctx, t, s, fmt.Sprintf("%s, analyzed %v, %s", name, analyzed, mode), mode, st.sql, st.args)
 				}
-				require.NotContains(t, line, "Seq Scan on runs", "%s, analyzed %v:\n%s", name, analyzed, plan)
-				require.NotContains(t, line, "Seq Scan on failed_runs", "%s, analyzed %v:\n%s", name, analyzed, plan)
-				// A page is 1,000 rows: nothing reads more.
-				require.NotRegexp(t, `actual rows=(100[1-9]|10[1-9]\d|1[1-9]\d\d|[2-9]\d{3}|\d{5})|Removed by Filter: \d{4}`, line,
-					"%s, analyzed %v:\n%s", name, analyzed, plan)
 			}
 		}
+	}
+}
+
+func mustStayWithIndexes(ctx context.Context, t *testing.T, s *Store, name, mode, sql string, args []string) {
+	t.Helper()
+	tx, err := s.pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tx.Rollback(ctx)) }()
+	for _, st := range []string{"SET LOCAL plan_cache_mode = " + mode, "PREPARE listing AS " + sql} {
+		_, err = tx.Exec(ctx, st, pgx.QueryExecModeSimpleProtocol)
+		require.NoError(t, err, name)
+	}
+	rows, err := tx.Query(ctx, "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE listing("+strings.Join(args, ", ")+")", pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err, name)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err, name)
+	_, err = tx.Exec(ctx, "DEALLOCATE listing")
+	require.NoError(t, err)
+	plan := strings.Join(lines, "\n")
+	for _, line := range lines {
+		if strings.Contains(line, "(never executed)") {
+			continue
+		}
+		require.NotContains(t, line, "Seq Scan on runs", "%s:\n%s", name, plan)
+		require.NotContains(t, line, "Seq Scan on failed_runs", "%s:\n%s", name, plan)
+		// A page is 1,000 rows: nothing reads more.
+		require.NotRegexp(t, `actual rows=(100[1-9]|10[1-9]\d|1[1-9]\d\d|[2-9]\d{3}|\d{5})|Removed by Filter: \d{4}`, line, "%s:\n%s", name, plan)
 	}
 }

@@ -294,7 +294,7 @@ const deleteLimit = 500
 
 // expiredPage goes by the index on task and id, whatever the planner expects of the task.
 const expiredPage = `SELECT id FROM runs WHERE id >= $2 AND id < $3 AND (task, id) >= ($1, $2) AND (task, id) < ($1, $3) AND finished_at < $4
-	ORDER BY task, id LIMIT $5 FOR UPDATE`
+	ORDER BY task, id LIMIT 500 FOR UPDATE`
 
 // DeleteExpired deletes a bounded number of e's runs, in the order of their ids
 // and with all that belongs to them. next is where the following call goes on.
@@ -304,7 +304,7 @@ func (s *Store) DeleteExpired(ctx context.Context, term int64, e Expired) (delet
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, expiredPage, e.Task, e.From, e.To, e.Before, deleteLimit)
+		rows, err := tx.Query(ctx, expiredPage, e.Task, e.From, e.To, e.Before)
 		if err != nil {
 			return err
 		}
