@@ -164,6 +164,12 @@ func TestLostConnectionsAloneEndNoTerm(t *testing.T) {
 func lead(t *testing.T) *store.Store {
 	t.Helper()
 	s := openStore(t, servertest.PostgresURL(t))
+	leadOn(t, s)
+	return s
+}
+
+func leadOn(t *testing.T, s *store.Store) {
+	t.Helper()
 	require.NoError(t, s.EnsurePartitions(t.Context()))
 	q, err := queue.Open(queue.Config{URL: servertest.Redis(t), Namespace: servertest.RedisNamespace(t)}, quiet())
 	require.NoError(t, err)
@@ -180,7 +186,6 @@ func lead(t *testing.T) *store.Store {
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	require.Eventually(t, m.Leads, patience, time.Millisecond)
-	return s
 }
 
 func eventually(t *testing.T, s *store.Store, within time.Duration, sql string) {
