@@ -71,27 +71,32 @@ const live = `SELECT EXISTS (SELECT 1 FROM ready WHERE run >= $1 AND run < $2)
 	OR EXISTS (SELECT 1 FROM waits w JOIN runs r ON r.id = w.run WHERE w.run >= $1 AND w.run < $2 AND w.outcome IS NULL
 		AND r.id >= $1 AND r.id < $2 AND r.finished_at IS NULL)`
 
-// mustStay looks for what keeps a day's runs, the cheap reasons first. It reads
-// the whole partition when there is none, hence without a lock.
+// longer asks whether a day has a run of a task that keeps its runs for longer.
+const longer = `SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < $2
+	AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, $2) ORDER BY r.task, r.id LIMIT 1) x
+	WHERE t.keep_ms > $3 AND t.keep_ms > $4)`
+
+// late asks whether a day has a run that has not ended or ended too late. It
+// reads the whole partition when there is none, hence without a lock.
+const late = `SELECT EXISTS (SELECT 1 FROM runs r LEFT JOIN tasks t ON t.name = r.task AND t.keep_ms > $3 WHERE r.id >= $1 AND r.id < $2
+	AND (r.finished_at IS NULL OR r.finished_at > $4::timestamptz - coalesce(t.keep_ms, $3::bigint) * interval '1 millisecond'))`
+
+// mustStay looks for what keeps a day's runs, the cheap reasons first.
 func (s *Store) mustStay(ctx context.Context, d time.Time, r Retention, now time.Time) (stays bool, err error) {
-	low, high := idFloor(d), idFloor(d.Add(day))
-	for _, look := range []struct {
-		sql  string
-		args []any
-	}{
-		{live, []any{low, high}},
-		{`SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < $2
-				AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, $2) ORDER BY r.task, r.id LIMIT 1) x
-			WHERE t.keep_ms > $3 AND t.keep_ms > $4)`, []any{low, high, r.Runs.Milliseconds(), now.Sub(d.Add(day)).Milliseconds()}},
-		{`SELECT EXISTS (SELECT 1 FROM runs r LEFT JOIN tasks t ON t.name = r.task AND t.keep_ms > $3 WHERE r.id >= $1 AND r.id < $2
-			AND (r.finished_at IS NULL OR r.finished_at > $4::timestamptz - coalesce(t.keep_ms, $3::bigint) * interval '1 millisecond'))`,
-			[]any{low, high, r.Runs.Milliseconds(), now}},
-	} {
-		if err := s.pool.QueryRow(ctx, look.sql, look.args...).Scan(&stays); err != nil || stays {
-			return stays, wrap(err, "look for what keeps the runs of "+d.Format(time.DateOnly))
-		}
+	low, high, keep := idFloor(d), idFloor(d.Add(day)), r.Runs.Milliseconds()
+	doing := "look for what keeps the runs of " + d.Format(time.DateOnly)
+	if err := s.pool.QueryRow(ctx, live, low, high).Scan(&stays); err != nil || stays {
+		return stays, wrap(err, doing)
 	}
-	return false, nil
+	err = s.byIndex(ctx, func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, []any{&stays}, func() error { return nil })
+		return err
+	}, longer, low, high, keep, now.Sub(d.Add(day)).Milliseconds())
+	if err != nil || stays {
+		return stays, wrap(err, doing)
+	}
+	err = s.pool.QueryRow(ctx, late, low, high, keep, now).Scan(&stays)
+	return stays, wrap(err, doing)
 }
 
 type partition struct {
@@ -256,16 +261,17 @@ func (s *Store) expiredDay(ctx context.Context, d time.Time, r Retention, now ti
 
 // expiredTasks finds the tasks with a shorter time that have runs past it.
 func (s *Store) expiredTasks(ctx context.Context, from time.Time, r Retention, now time.Time) ([]Expired, error) {
-	rows, err := s.pool.Query(ctx, `
+	var list []Expired
+	err := s.byIndex(ctx, func(rows pgx.Rows) (err error) {
+		list, err = collectExpired(rows, from, now, now)
+		return err
+	}, `
 		SELECT t.name, t.keep_ms FROM tasks t CROSS JOIN LATERAL (
 			SELECT catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') AS high) b CROSS JOIN LATERAL (
 			SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < b.high AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, b.high)
 			ORDER BY r.task, r.id LIMIT 1) x
 		WHERE t.keep_ms < $2`, idFloor(from), r.Runs.Milliseconds(), now, time.Duration(task.LeastKeep).Milliseconds())
-	if err != nil {
-		return nil, wrap(err, "list what is past its time")
-	}
-	return collectExpired(rows, from, now, now)
+	return list, wrap(err, "list what is past its time")
 }
 
 func collectExpired(rows pgx.Rows, from, to, now time.Time) ([]Expired, error) {
@@ -304,12 +310,14 @@ func (s *Store) DeleteExpired(ctx context.Context, term int64, e Expired) (delet
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, expiredPage, e.Task, e.From, e.To, e.Before)
-		if err != nil {
+		var ids []uuid.UUID
+		page := &pgx.Batch{}
+		setIndexPlans(page)
+		page.Queue(expiredPage, e.Task, e.From, e.To, e.Before).Query(func(rows pgx.Rows) (err error) {
+			ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 			return err
-		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		if err != nil || len(ids) == 0 {
+		})
+		if err := tx.SendBatch(ctx, page).Close(); err != nil || len(ids) == 0 {
 			return err
 		}
 		low, high := bounds(ids)
