@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/catena-run/catena/auth"
@@ -14,7 +16,9 @@ import (
 type firesInput struct {
 	Task  string `query:"task" doc:"Only fires of this task"`
 	Since string `query:"since" doc:"Only due times since: an RFC 3339 time, or a span before now such as 2h or 7d"`
-	Limit int    `query:"limit" doc:"At most so many; absent: 100" minimum:"1" maximum:"1000"`
+	Limit int    `query:"limit" doc:"At most so many; absent: 100" minimum:"1" maximum:"10000"`
+	// A due time alone may be shared by many schedules.
+	Before string `query:"before" doc:"Only fires that follow this one in the list: its due_at, a comma and its schedule"`
 }
 
 type workersInput struct {
@@ -45,7 +49,30 @@ func (s *service) listFires(ctx context.Context, in *firesInput) (*body[[]task.F
 	if err != nil {
 		return nil, err
 	}
-	return list(s.deps.Records.Fires(ctx, store.FireFilter{Task: in.Task, Since: from, Limit: in.Limit}))
+	filter := store.FireFilter{Task: in.Task, Since: from, Limit: in.Limit}
+	if in.Limit == 0 {
+		filter.Limit = 100
+	}
+	if in.Before != "" {
+		if filter.Before, filter.BeforeSchedule, err = fireCursor(in.Before); err != nil {
+			return nil, err
+		}
+	}
+	return list(s.deps.Records.Fires(ctx, filter))
+}
+
+// fireCursor reads where a list of fires goes on: a due time, or one and a schedule.
+func fireCursor(text string) (due time.Time, schedule int64, err error) {
+	at, id, several := strings.Cut(text, ",")
+	due, err = time.Parse(time.RFC3339Nano, at)
+	if err == nil && several {
+		schedule, err = strconv.ParseInt(id, 10, 64)
+	}
+	if err != nil {
+		return due, 0, task.Errorf(task.CodeInvalid, "%q is no place in a list of fires", text).At("before").
+			Fix("give the due_at of the last fire that was listed, a comma and its schedule: 2026-11-05T10:00:00Z,17")
+	}
+	return due, schedule, nil
 }
 
 func (s *service) listWorkers(ctx context.Context, in *workersInput) (*body[[]task.Worker], error) {

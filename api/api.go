@@ -138,6 +138,15 @@ type operation struct {
 	repeat  reflect.Type  // what a 200 holds beside another status; nil: there is none
 	takes   string        // media type of a body that the handler reads itself; "": none
 	gives   string        // media type of an answer that is not JSON; "": none
+	partly  auth.Role     // may do a part of it, which the handler tells from the rest; "": only the role of the action
+}
+
+func (o operation) needs() string {
+	text := "Needs the role " + string(auth.Least(o.action))
+	if o.partly != "" {
+		text += "; the role " + string(o.partly) + " to try it without a change"
+	}
+	return text + "."
 }
 
 func (s *service) describe(o operation) huma.Operation {
@@ -147,7 +156,7 @@ func (s *service) describe(o operation) huma.Operation {
 	failure := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[client.ErrorBody](), true, "")
 	described := huma.Operation{
 		OperationID: string(o.action), Method: o.method, Path: base + o.path, Summary: o.summary, Tags: []string{o.tag},
-		Description:     "Needs the role " + string(auth.Least(o.action)) + ".",
+		Description:     o.needs(),
 		DefaultStatus:   o.status,
 		MaxBodyBytes:    o.limit + 1, // the framework refuses a body of this size, not one beyond it
 		BodyReadTimeout: max(o.body, bodyTimeout),
@@ -156,7 +165,7 @@ func (s *service) describe(o operation) huma.Operation {
 			Description: "Error", Content: map[string]*huma.MediaType{"application/json": {Schema: failure}},
 		}},
 		Metadata: map[string]any{rulesKey: rules{
-			action: o.action, limit: o.limit, timeout: o.timeout, bodyTimeout: o.body,
+			action: o.action, partly: o.partly, limit: o.limit, timeout: o.timeout, bodyTimeout: o.body,
 		}},
 	}
 	if o.takes != "" {
@@ -185,7 +194,7 @@ func handle[I, O any](s *service, o operation, handler func(context.Context, *I)
 		if err != nil {
 			return nil, s.refuse(ctx, err)
 		}
-		if o.changes {
+		if o.changes && !scopeOf(ctx).tried {
 			s.audit(ctx, o.action)
 		}
 		return out, nil

@@ -32,7 +32,7 @@ type Runs interface {
 	Runs(ctx context.Context, filter store.RunFilter) ([]task.Run, error)
 	Logs(ctx context.Context, run uuid.UUID, after int64, limit int) ([]task.LogLine, error)
 	CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error)
-	RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error)
+	RetryRun(ctx context.Context, id uuid.UUID, from, by string) (task.Run, error)
 }
 
 // Records reads what the scheduler and the workers did, and what is kept of it.

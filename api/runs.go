@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,7 +130,7 @@ func (s *service) startRuns(ctx context.Context, in *batchInput) (*body[client.B
 	}
 	accepted, err := s.submit(ctx, requests)
 	if err != nil {
-		return nil, err
+		return nil, whichOfMany(err)
 	}
 	result := client.BatchResult{IDs: make([]uuid.UUID, len(accepted))}
 	for i, a := range accepted {
@@ -147,6 +150,20 @@ func (s *service) submit(ctx context.Context, requests []dispatch.Request) ([]di
 		err = fmt.Errorf("%d requests were answered with %d runs", len(requests), len(accepted))
 	}
 	return accepted, err
+}
+
+// whichOfMany names the first request of a batch that is refused, and how many more are.
+func whichOfMany(err error) error {
+	var refused *store.RefusedRuns
+	if !errors.As(err, &refused) {
+		return err
+	}
+	first := slices.Min(slices.Collect(maps.Keys(refused.Reasons)))
+	e := coded(refused.Reasons[first])
+	if more := len(refused.Reasons) - 1; more > 0 {
+		e = task.Errorf(e.Code, "%s (and %d more are refused)", e.Message, more).At(e.Where).Fix("%s", e.Remedy)
+	}
+	return within("runs["+strconv.Itoa(first)+"]", e)
 }
 
 // submission checks a request for a run. It merges nothing: the task's own
@@ -288,7 +305,7 @@ func (s *service) retryRun(ctx context.Context, in *retryInput) (*body[task.Run]
 		request = *in.Body
 	}
 	note(ctx, in.ID, request)
-	run, err := s.deps.Runs.RetryRun(ctx, id, request.From)
+	run, err := s.deps.Runs.RetryRun(ctx, id, request.From, scopeOf(ctx).token.Name)
 	return answer(whole(run), err)
 }
 

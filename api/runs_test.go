@@ -25,16 +25,23 @@ func TestStartRunOnceByKey(t *testing.T) {
 	require.False(t, first.Duplicate)
 	require.Equal(t, "billing/close-month", first.Task)
 	require.JSONEq(t, `{"month":"2026-11"}`, string(first.Params))
-	second, err := f.StartRun(ctx, "billing/close-month", client.RunRequest{Key: "a"})
+	second, err := f.StartRun(ctx, "billing/close-month", client.RunRequest{Params: json.RawMessage(`{ "month": "2026-11" }`), Key: "a"})
 	require.NoError(t, err)
 	require.True(t, second.Duplicate)
 	require.Equal(t, first.ID, second.ID)
+	_, err = f.StartRun(ctx, "billing/close-month", client.RunRequest{Params: json.RawMessage(`{"month":"2026-12"}`), Key: "a"})
+	require.Equal(t, task.CodeConflict, task.CodeOf(err))
+	require.ErrorContains(t, err, `key: the key "a" has started run `+first.ID.String()+` of billing/close-month, which has other params`)
 
 	path := "/api/v1/tasks/billing%2Fclose-month/runs"
-	status, text := f.ask(http.MethodPost, path, f.tokens[auth.Operator], "", "Idempotency-Key", "a")
-	require.Equal(t, http.StatusOK, status, "the header is a key too, and the body may be absent: %s", text)
+	status, _ := f.refused(http.MethodPost, path, f.tokens[auth.Operator], "", "Idempotency-Key", "a")
+	require.Equal(t, http.StatusConflict, status, "no params are other params")
+	status, text := f.ask(http.MethodPost, path, f.tokens[auth.Operator], `{"params":{"month":"2026-11"}}`, "Idempotency-Key", "a")
+	require.Equal(t, http.StatusOK, status, "the header is a key too: %s", text)
 	require.Contains(t, text, first.ID.String())
 	require.Contains(t, text, `"steps":[]`)
+	status, text = f.ask(http.MethodPost, path, f.tokens[auth.Operator], "", "Idempotency-Key", "new")
+	require.Equal(t, http.StatusCreated, status, "the body may be absent: %s", text)
 	status, text = f.ask(http.MethodPost, path, f.tokens[auth.Operator], `{}`)
 	require.Equal(t, http.StatusCreated, status, text)
 	status, e := f.refused(http.MethodPost, path, f.tokens[auth.Operator], `{"key":"b"}`, "Idempotency-Key", "a")
@@ -84,6 +91,11 @@ func TestBatch(t *testing.T) {
 	require.Equal(t, task.CodeInvalid, task.CodeOf(err))
 	_, err = f.StartRuns(ctx, "demo", nil)
 	require.Equal(t, task.CodeInvalid, task.CodeOf(err))
+	requests[3].Params, requests[5].Params = json.RawMessage(`{"i":-3}`), json.RawMessage(`{"i":-5}`)
+	_, err = f.StartRuns(ctx, "demo", requests)
+	require.Equal(t, task.CodeConflict, task.CodeOf(err))
+	require.ErrorContains(t, err, `runs[3].key: the key "line-3" has started run `+first.IDs[3].String())
+	require.ErrorContains(t, err, "(and 1 more are refused)")
 	requests[3].Params = json.RawMessage(`"x"`)
 	_, err = f.StartRuns(ctx, "demo", requests)
 	require.ErrorContains(t, err, "runs[3].params")
@@ -117,6 +129,9 @@ func TestListRuns(t *testing.T) {
 	require.Equal(t, []uuid.UUID{ids[1], ids[0]}, list(client.RunFilter{Before: ids[2]}))
 	require.Len(t, list(client.RunFilter{Since: "1d"}), 3)
 	require.Empty(t, list(client.RunFilter{Since: time.Now().Add(time.Hour).Format(time.RFC3339)}))
+	_, err = f.Runs(ctx, client.RunFilter{Task: "oen"})
+	require.Equal(t, task.CodeNotFound, task.CodeOf(err))
+	require.ErrorContains(t, err, "did you mean one?")
 	for _, filter := range []client.RunFilter{{Since: "soon"}, {States: []task.State{"done"}}, {Limit: -1}, {Limit: 1_000_000}} {
 		_, err := f.Runs(ctx, filter)
 		require.Equal(t, task.CodeInvalid, task.CodeOf(err), "%+v", filter)
@@ -223,6 +238,7 @@ func TestRetryAndLogs(t *testing.T) {
 
 	retried, err := f.RetryRun(ctx, run.ID, "")
 	require.NoError(t, err)
+	require.Equal(t, "the-admin", retried.RetriedBy)
 	require.False(t, retried.State.Terminal())
 	_, err = f.RetryRun(ctx, run.ID, "")
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
@@ -239,4 +255,37 @@ func TestAKeyWhoseRunIsGoneStartsNothing(t *testing.T) {
 	_, err = f.StartRun(t.Context(), "demo", client.RunRequest{Key: "k"})
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
 	require.ErrorContains(t, err, started.ID.String())
+}
+
+func TestFiresArePaged(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.apply("demo")
+	ctx := t.Context()
+	_, err := f.store.Pool().Exec(ctx, `INSERT INTO schedules (id, task, cron) VALUES (1, 'demo', '@daily'), (2, 'demo', '@daily')`)
+	require.NoError(t, err)
+	_, err = f.store.Pool().Exec(ctx, `INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome)
+		SELECT s, due, due, 1, 'demo', 'skipped' FROM generate_series(1, 2) s,
+			generate_series(clock_timestamp() - interval '3 seconds', clock_timestamp(), interval '1 second') due`)
+	require.NoError(t, err)
+	all, err := f.Fires(ctx, client.FireFilter{Task: "demo", Limit: 10_000})
+	require.NoError(t, err)
+	require.Len(t, all, 8)
+	var paged []task.Fire
+	for filter := (client.FireFilter{Task: "demo", Limit: 3}); ; filter.Before = &paged[len(paged)-1] {
+		page, err := f.Fires(ctx, filter)
+		require.NoError(t, err)
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+	}
+	require.Equal(t, all, paged)
+	_, err = f.Fires(ctx, client.FireFilter{Task: "dmeo"})
+	require.ErrorContains(t, err, "did you mean demo?")
+	for _, query := range []string{"before=yesterday", "before=2026-11-05T10:00:00Z,x", "limit=10001", "limit=0"} {
+		status, e := f.refused(http.MethodGet, "/api/v1/fires?"+query, f.tokens[auth.Viewer], "")
+		require.Equal(t, http.StatusBadRequest, status, query)
+		require.Equal(t, task.CodeInvalid, e.Code)
+	}
 }

@@ -12,7 +12,8 @@ import (
 // rules say how an operation is guarded.
 type rules struct {
 	action      auth.Action
-	limit       int64 // bytes of the body
+	partly      auth.Role // may ask too; the handler checks what for
+	limit       int64     // bytes of the body
 	timeout     time.Duration
 	bodyTimeout time.Duration // for reading the body; 0: the usual
 }
@@ -34,6 +35,7 @@ type scope struct {
 	status   int    // to answer instead of the framework's own; 0: none
 	target   string // for the audit
 	detail   any    // for the audit
+	tried    bool   // nothing was changed, so there is nothing to audit
 }
 
 type scopeKey struct{}

@@ -25,7 +25,7 @@ func (s *service) taskRoutes() {
 	handle(s, operation{action: auth.ListTasks, method: http.MethodGet, path: "/tasks", summary: "List the tasks", tag: tag}, s.listTasks)
 	handle(s, operation{action: auth.GetTask, method: http.MethodGet, path: "/tasks/{name}", summary: "Show a task", tag: tag}, s.getTask)
 	handle(s, operation{action: auth.ApplyTasks, method: http.MethodPost, path: "/tasks/apply", summary: "Create or change tasks, all or none",
-		tag: tag, limit: s.config.MaxBatch, changes: true}, s.applyTasks)
+		tag: tag, limit: s.config.MaxBatch, changes: true, partly: auth.Viewer}, s.applyTasks)
 	handle(s, operation{action: auth.PauseTask, method: http.MethodPost, path: "/tasks/{name}/pause", summary: "Keep a task's schedules from firing",
 		tag: tag, limit: s.config.MaxBody, changes: true}, s.pauseTask)
 	handle(s, operation{action: auth.ResumeTask, method: http.MethodPost, path: "/tasks/{name}/resume", summary: "End a pause",
@@ -43,6 +43,11 @@ func (s *service) getTask(ctx context.Context, in *taskInput) (*body[task.Task],
 }
 
 func (s *service) applyTasks(ctx context.Context, in *applyInput) (*body[client.ApplyResult], error) {
+	if !in.Body.DryRun { // a dry run needs no more than reading
+		if err := auth.Allow(scopeOf(ctx).token.Role, auth.ApplyTasks); err != nil {
+			return nil, err
+		}
+	}
 	definitions, err := s.readTasks(ctx, in.Body.Files)
 	if err != nil {
 		return nil, err
@@ -59,7 +64,8 @@ func (s *service) applyTasks(ctx context.Context, in *applyInput) (*body[client.
 			changes[a.Name] = a.Change
 		}
 	}
-	note(ctx, "", map[string]any{"dry_run": in.Body.DryRun, "changes": changes})
+	scopeOf(ctx).tried = in.Body.DryRun
+	note(ctx, "", map[string]any{"changes": changes})
 	return answer(result, nil)
 }
 

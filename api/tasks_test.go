@@ -114,6 +114,25 @@ func TestApplyRefusesAllOrNothing(t *testing.T) {
 	require.Len(t, rows, 1, "what is refused is not audited as done")
 }
 
+func TestAViewerMayTryAnApply(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	viewer := f.as(auth.Viewer)
+	request := client.ApplyRequest{Files: files("name: demo\nchain: [[nop]]\n"), DryRun: true}
+	result, err := viewer.ApplyTasks(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, []client.Applied{{Name: "demo", Change: client.Created}}, result.Results)
+	request.DryRun = false
+	_, err = viewer.ApplyTasks(t.Context(), request)
+	require.Equal(t, task.CodeForbidden, task.CodeOf(err))
+	require.ErrorContains(t, err, "applying tasks needs the role operator; this token is a viewer")
+	rows, _ := f.audited()
+	require.Empty(t, rows, "nothing was changed")
+	tasks, err := f.Tasks(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, tasks)
+}
+
 func TestTaskNamesAreEscaped(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -85,9 +85,16 @@ func TestAllowEveryPair(t *testing.T) {
 			require.Equal(t, task.CodeForbidden, task.CodeOf(err), "%s %s", role, c.action)
 			require.ErrorContains(t, err, string(c.least))
 		}
-		require.Error(t, Allow("", c.action), "a token without a role may do nothing")
+		require.ErrorContains(t, Allow("", c.action), "without a known role", "a token without a role may do nothing")
 		require.Error(t, Allow("root", c.action))
 	}
+}
+
+func TestARefusalSpeaksTheUsersWords(t *testing.T) {
+	t.Parallel()
+	require.EqualError(t, Allow(Viewer, PauseTask), "pausing a task needs the role operator; this token is a viewer; use a token with the role operator")
+	require.ErrorContains(t, Allow(Operator, CreateToken), "making a token needs the role admin; this token is an operator")
+	require.ErrorContains(t, Allow(Operator, "invented"), "the operation invented needs the role admin")
 }
 
 func TestParseRole(t *testing.T) {

@@ -95,6 +95,6 @@ func Allow(role Role, action Action) error {
 	if role.rank() >= least.rank() {
 		return nil
 	}
-	return task.Errorf(task.CodeForbidden, "the role %s may not %s", role, action).
+	return task.Errorf(task.CodeForbidden, "%s needs the role %s; this token is %s", action.Doing(), least, role.article()).
 		Fix("use a token with the role %s", least)
 }

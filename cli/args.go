@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/task"
 )
 
 // command makes a leaf of the command tree. use names the arguments, such as
@@ -55,7 +55,7 @@ func childNames(cmd *cobra.Command) []string {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	names := childNames(cmd)
-	if near := configs.Nearest(name, names); near != "" {
+	if near := task.Nearest(name, names); near != "" {
 		return usageOf(cmd, "unknown command %q; did you mean %q?", name, cmd.CommandPath()+" "+near)
 	}
 	return usageOf(cmd, "unknown command %q; the commands are %s", name, strings.Join(names, ", "))

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,10 @@ func (s *session) firesCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fires, err := c.Fires(cmd.Context(), filter)
+		if filter.Limit < 1 {
+			return usageOf(cmd, "--limit %d is too small", filter.Limit)
+		}
+		fires, err := fetchFires(cmd.Context(), c, filter)
 		if err != nil {
 			return err
 		}
@@ -37,6 +41,27 @@ func (s *session) firesCommand() *cobra.Command {
 	listing.Flags().IntVar(&filter.Limit, "limit", 50, "at most so many")
 	s.completeFlag(listing, "task", taskNames)
 	return group("fires", "Look at the due times of schedules", listing)
+}
+
+// fetchFires asks page by page until it has filter.Limit fires or there are no more.
+func fetchFires(ctx context.Context, c *client.Client, filter client.FireFilter) ([]task.Fire, error) {
+	var fires []task.Fire
+	for len(fires) < filter.Limit {
+		page := filter
+		page.Limit = min(filter.Limit-len(fires), pageSize)
+		if len(fires) > 0 {
+			page.Before = &fires[len(fires)-1]
+		}
+		got, err := c.Fires(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		fires = append(fires, got...)
+		if len(got) < page.Limit {
+			break
+		}
+	}
+	return fires, nil
 }
 
 func fireRows(fires []task.Fire) [][]string {

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/catena-run/catena/client"
-	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/task"
 )
@@ -84,7 +83,7 @@ func parseStates(cmd *cobra.Command, names []string) ([]task.State, error) {
 			states = append(states, task.State(name))
 			continue
 		}
-		if near := configs.Nearest(name, stateNames()); near != "" {
+		if near := task.Nearest(name, stateNames()); near != "" {
 			return nil, usageOf(cmd, "unknown state %q; did you mean %q?", name, near)
 		}
 		return nil, usageOf(cmd, "unknown state %q; the states are %s", name, strings.Join(stateNames(), ", "))

@@ -105,6 +105,9 @@ func (c *Client) Fires(ctx context.Context, filter FireFilter) ([]task.Fire, err
 	setString(query, "task", filter.Task)
 	setString(query, "since", filter.Since)
 	setInt(query, "limit", int64(filter.Limit))
+	if last := filter.Before; last != nil {
+		query.Set("before", last.DueAt.UTC().Format(time.RFC3339Nano)+","+strconv.FormatInt(last.Schedule, 10))
+	}
 	return get[[]task.Fire](ctx, c, "/fires", query)
 }
 

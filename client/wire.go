@@ -85,7 +85,9 @@ type RunFilter struct {
 type FireFilter struct {
 	Task  string
 	Since string // an RFC 3339 time, or a span before now such as "2h"
-	Limit int    // 0: the server's default, 100
+	Limit int    // 0: the server's default, 100; at most 10,000
+	// Before: only fires that follow this one in the list, such as the last one of the page before.
+	Before *task.Fire
 }
 
 // WaitRequest asks which of up to MaxBatch runs have ended; the answer comes

@@ -18,7 +18,7 @@ type Config struct {
 	Worker    Worker    `yaml:"worker" doc:"A worker process, whether a master supervises it or it runs alone."`
 	Script    Script    `yaml:"script" doc:"Limits of one call of package code."`
 	Packages  Packages  `yaml:"packages" doc:"The package store."`
-	Retention Retention `yaml:"retention" doc:"How long ended runs are kept."`
+	Retention Retention `yaml:"retention" doc:"How long ended runs and the audit are kept."`
 	Log       Log       `yaml:"log" doc:"The log of the process, on standard error."`
 }
 
@@ -100,10 +100,12 @@ type Packages struct {
 	CacheSize Size `yaml:"cacheSize" min:"1MiB" doc:"Bytes of package code that a worker keeps in memory."`
 }
 
-// Retention says how long ended runs are kept.
+// Retention says how long ended runs and the audit are kept.
 type Retention struct {
 	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped; a task may say otherwise of its runs."`
 	Logs task.Duration `yaml:"logs" min:"1h" doc:"Age at which the logs of runs are dropped."`
+	// Audit is not bound to runs: whoever must show who changed what needs it longer.
+	Audit task.Duration `yaml:"audit" min:"24h" doc:"Age at which the record of who changed what is removed."`
 }
 
 // Log is the log of a process.
@@ -124,7 +126,7 @@ func Default() Config {
 		Worker:    Worker{Queues: []string{"*"}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
-		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour)},
+		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
 		Log:       Log{Level: "info", Format: "auto"},
 	}
 }

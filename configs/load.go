@@ -175,7 +175,7 @@ func (l *loader) unknownVariable(name, value string, names []string) {
 		return
 	}
 	remedy := "unset it, or see `catena config schema`"
-	if near := Nearest(name, names); near != "" {
+	if near := task.Nearest(name, names); near != "" {
 		remedy = "did you mean " + near + "?"
 	}
 	l.problem("environment", remedy, "unknown variable %s", name)

@@ -97,9 +97,3 @@ func TestSize(t *testing.T) {
 	require.Equal(t, "512MiB", (512 * configs.MiB).String())
 	require.Equal(t, "0B", configs.Size(0).String())
 }
-
-func TestNearest(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, "runs", configs.Nearest("rnus", []string{"task", "runs", "pkg"}))
-	require.Equal(t, "", configs.Nearest("nonsense", []string{"task", "runs", "pkg"}))
-}

@@ -81,7 +81,8 @@ func New(s *store.Store, q Enqueuer, log logrus.FieldLogger) *Dispatcher {
 }
 
 // Submit accepts the requests, all or none. It blocks until they are committed
-// and cannot be lost; concurrent calls share commits. When ctx ends first the
+// and cannot be lost; concurrent calls share commits. A *store.RefusedRuns says
+// which requests stand in the way. When ctx ends first the
 // runs may or may not have been accepted: repeat with the same keys.
 func (d *Dispatcher) Submit(ctx context.Context, requests []Request) ([]Accepted, error) {
 	s := &submission{turn: make(chan struct{}, 1), done: make(chan struct{})}
@@ -114,7 +115,7 @@ func (r Request) validate() error {
 	if !utf8.ValidString(r.Key) || strings.ContainsRune(r.Key, 0) {
 		return task.Errorf(task.CodeInvalid, "the idempotency key %q is not text", r.Key).At("key").Fix("use valid UTF-8 without NUL")
 	}
-	if !task.ValidName(r.Task) {
+	if !utf8.ValidString(r.Task) || strings.ContainsRune(r.Task, 0) {
 		return task.Errorf(task.CodeNotFound, "there is no task %q", r.Task).At("task").Fix("`catena task list` shows them")
 	}
 	if len(r.Params) == 0 {
@@ -243,10 +244,14 @@ func (d *Dispatcher) commit(ctx context.Context, group []*submission) []store.Pa
 func answerRefused(group []*submission, refused *store.RefusedRuns) (others []*submission) {
 	first := 0
 	for _, s := range group {
+		own := &store.RefusedRuns{Reasons: map[int]error{}}
 		for i := range s.runs {
-			if s.err == nil {
-				s.err = refused.Reasons[first+i]
+			if reason := refused.Reasons[first+i]; reason != nil {
+				own.Reasons[i] = reason
 			}
+		}
+		if len(own.Reasons) > 0 {
+			s.err = own
 		}
 		first += len(s.runs)
 		if s.err == nil {

@@ -54,10 +54,12 @@ func (d duty) run(ctx context.Context, term int64, log logrus.FieldLogger) {
 	}
 }
 
-// Retention says how long ended runs and their logs are kept.
+// Retention says how long ended runs, their logs and the audit are kept.
 type Retention struct {
 	Runs time.Duration // default 30 days
 	Logs time.Duration // default 7 days
+	// Audit is how long it is known who changed what; default 365 days.
+	Audit time.Duration
 }
 
 // leader does what exactly one master does.
@@ -91,8 +93,8 @@ func (l *leader) duties() []duty {
 		{name: "lost workers", every: time.Second, once: l.reconcile, poke: l.died},
 		{name: "outbox", every: time.Second, once: quiet(l.dispatch.Reenqueue)},
 		{name: "pauses", every: time.Second, once: quiet(l.store.SyncPauses)},
-		{name: "sweep", every: time.Minute, once: quiet(l.sweep)},
-		{name: "partitions", every: time.Hour, once: quiet(l.partitions)},
+		{name: "sweep", every: time.Minute, once: l.sweep},
+		{name: "partitions", every: time.Hour, once: l.partitions},
 		{name: "retention", every: 5 * time.Minute, once: quiet(l.expire)},
 	}
 }
@@ -121,26 +123,32 @@ func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err erro
 	return more, nil
 }
 
-func (l *leader) sweep(ctx context.Context, term int64) error {
-	if err := l.store.Sweep(ctx, term); err != nil {
-		return err
+// sweep goes on at once while a bounded turn leaves something, so that it keeps
+// up with any rate of new keys.
+func (l *leader) sweep(ctx context.Context, term int64) (more bool, err error) {
+	more, err = l.store.Sweep(ctx, term, l.retention.Audit)
+	if err != nil || more {
+		return more, err
 	}
-	return l.queue.Clean(ctx)
+	return false, l.queue.Clean(ctx)
 }
 
-func (l *leader) partitions(ctx context.Context, term int64) error {
+func (l *leader) partitions(ctx context.Context, term int64) (more bool, err error) {
 	if err := l.store.EnsurePartitions(ctx); err != nil {
-		return err
+		return false, err
 	}
 	now, err := l.store.Now(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	dropped, err := l.store.DropExpired(ctx, term, store.Retention(l.retention), now)
+	dropped, err := l.store.DropExpired(ctx, term, store.Retention{Runs: l.retention.Runs, Logs: l.retention.Logs}, now)
 	if len(dropped) > 0 {
 		l.log.WithField("partitions", dropped).Info("dropped what is past its retention")
 	}
-	return err
+	if err != nil {
+		return false, err
+	}
+	return l.store.PruneRevisions(ctx, term)
 }
 
 // expire deletes what is past its time in partitions that stay. After each
@@ -151,7 +159,7 @@ func (l *leader) expire(ctx context.Context, term int64) error {
 	if err != nil {
 		return err
 	}
-	list, err := l.store.Expired(ctx, store.Retention(l.retention), now)
+	list, err := l.store.Expired(ctx, store.Retention{Runs: l.retention.Runs, Logs: l.retention.Logs}, now)
 	if err != nil {
 		return err
 	}

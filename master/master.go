@@ -58,6 +58,9 @@ func New(cfg Config, deps Deps) *Master {
 	if cfg.Retention.Logs == 0 {
 		cfg.Retention.Logs = 7 * 24 * time.Hour
 	}
+	if cfg.Retention.Audit == 0 {
+		cfg.Retention.Audit = 365 * 24 * time.Hour
+	}
 	m := &Master{cfg: cfg, deps: deps}
 	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler,
 		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}

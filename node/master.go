@@ -102,7 +102,9 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 	name := fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
 	m.master = master.New(master.Config{
 		Name: name, Lead: cfg.Master.Leader,
-		Retention: master.Retention{Runs: time.Duration(cfg.Retention.Runs), Logs: time.Duration(cfg.Retention.Logs)},
+		Retention: master.Retention{
+			Runs: time.Duration(cfg.Retention.Runs), Logs: time.Duration(cfg.Retention.Logs), Audit: time.Duration(cfg.Retention.Audit),
+		},
 		Supervision: master.Supervision{
 			Workers: cfg.Master.Workers, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
 			Policy:  policy(cfg),

@@ -87,7 +87,7 @@ func (b *bundler) checkExports(m *metafile) error {
 			if !slices.Contains(output.Exports, function) {
 				slices.Sort(output.Exports)
 				return task.Errorf(task.CodeInvalid, "%s exports %s?%s, but the module %s exports no %s", ManifestFile, module, function, module, function).
-					At(b.own.modules[module]).Fix("%s", suggest(function, output.Exports, exportsOnly(output.Exports)))
+					At(b.own.modules[module]).Fix("%s", task.DidYouMean(function, output.Exports, exportsOnly(output.Exports)))
 			}
 		}
 	}

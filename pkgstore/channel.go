@@ -41,7 +41,7 @@ func (s *Store) Rollback(ctx context.Context, name, channel, by string) (release
 			return err
 		}
 		if len(history) == 0 {
-			return noChannel(name, channel)
+			return unknownVersion(ctx, tx, name, "channel", channel)
 		}
 		target := previous(history)
 		if target == "" {
@@ -130,7 +130,7 @@ func deleteChannels(ctx context.Context, tx pgx.Tx, name, by string) error {
 		return err
 	}
 	if len(channels) == 0 {
-		return noPackage(name)
+		return unknownPackage(ctx, tx, name)
 	}
 	for _, r := range channels {
 		if _, err := point(ctx, tx, task.Release{Package: name, Channel: r.Channel, Action: "delete", By: by}); err != nil {

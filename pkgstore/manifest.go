@@ -51,7 +51,7 @@ func (c *Content) Manifest() (*Manifest, error) {
 		if _, ok := modules[module]; !ok {
 			names := sortedKeys(modules)
 			return nil, task.Errorf(task.CodeInvalid, "exports %s, but there is no module %s", export, module).At(exports[i]).
-				Fix("%s", suggest(module, names, "add the file "+module+".ts"))
+				Fix("%s", task.DidYouMean(module, names, "add the file "+module+".ts"))
 		}
 	}
 	return manifest, nil

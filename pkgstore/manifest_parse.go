@@ -190,7 +190,7 @@ func eachKey(n *yaml.Node, what string, known []string, do func(key string, valu
 		key, value := n.Content[i], n.Content[i+1]
 		if !slices.Contains(known, key.Value) || key.Kind != yaml.ScalarNode {
 			return task.Errorf(task.CodeInvalid, "unknown key %q", key.Value).At(place(key)).
-				Fix("%s", suggest(key.Value, known, "the keys of "+what+" are "+strings.Join(known, ", ")))
+				Fix("%s", task.DidYouMean(key.Value, known, "the keys of "+what+" are "+strings.Join(known, ", ")))
 		}
 		if line, twice := lines[key.Value]; twice {
 			return task.Errorf(task.CodeInvalid, "%s is there twice, first in line %d", key.Value, line).At(place(key)).Fix("delete one of them")

@@ -25,18 +25,6 @@ func (s Selector) want() string {
 	return s.Channel
 }
 
-func noPackage(name string) error {
-	return task.Errorf(task.CodeNotFound, "there is no package %s", name).Fix("see `catena pkg list`; push it with `catena pkg push DIR`")
-}
-
-func noChannel(name, channel string) error {
-	return task.Errorf(task.CodeNotFound, "package %s has no channel %s", name, channel).Fix("see `catena pkg history %s`", name)
-}
-
-func noVersion(name, version string) error {
-	return task.Errorf(task.CodeNotFound, "package %s has no version %s", name, version).Fix("see `catena pkg history %s`", name)
-}
-
 var hexPattern = regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{1,64})$`)
 
 // resolve finds the digest that a channel points at ("": live) or that begins
@@ -56,14 +44,7 @@ func (s *Store) resolve(ctx context.Context, q querier, name, want string) (stri
 	}
 	digits := hexPattern.FindStringSubmatch(want)
 	if digits == nil {
-		channels, err := channelsOf(ctx, q, name)
-		if err != nil {
-			return "", err
-		}
-		if len(channels) == 0 {
-			return "", noPackage(name)
-		}
-		return "", noChannel(name, want)
+		return "", unknownVersion(ctx, q, name, "channel", want)
 	}
 	return s.byPrefix(ctx, q, name, want, digits[1])
 }
@@ -80,7 +61,7 @@ func (s *Store) byPrefix(ctx context.Context, q querier, name, want, digits stri
 	case err != nil:
 		return "", failed(err, "look for version "+want)
 	case len(found) == 0:
-		return "", noVersion(name, want)
+		return "", unknownVersion(ctx, q, name, "version", want)
 	case len(found) > 1:
 		return "", task.Errorf(task.CodeConflict, "%s begins more than one digest of %s", want, name).Fix("write more digits: %s or %s", Short(found[0]), Short(found[1]))
 	}
@@ -111,7 +92,7 @@ func releases(ctx context.Context, q querier, sql string, args ...any) ([]task.R
 func (s *Store) Releases(ctx context.Context, name string) ([]task.Release, error) {
 	list, err := releases(ctx, s.pool, `SELECT `+releaseColumns+` FROM releases WHERE package = $1 ORDER BY releases.id DESC`, name)
 	if err == nil && len(list) == 0 {
-		return nil, noPackage(name)
+		return nil, unknownPackage(ctx, s.pool, name)
 	}
 	return list, err
 }
@@ -154,7 +135,7 @@ func (s *Store) List(ctx context.Context) ([]task.PackageVersion, error) {
 func (s *Store) Versions(ctx context.Context, name string) ([]task.PackageVersion, error) {
 	list, err := s.versions(ctx, versionSQL+`v.package = $1 ORDER BY v.created_at DESC, v.digest`, name)
 	if err == nil && len(list) == 0 {
-		return nil, noPackage(name)
+		return nil, unknownPackage(ctx, s.pool, name)
 	}
 	return list, err
 }
@@ -170,7 +151,7 @@ func (s *Store) Show(ctx context.Context, name string, which Selector) (task.Pac
 		return task.PackageVersion{}, nil, err
 	}
 	if len(list) == 0 {
-		return task.PackageVersion{}, nil, noVersion(name, Short(digest))
+		return task.PackageVersion{}, nil, unknownVersion(ctx, s.pool, name, "version", Short(digest))
 	}
 	row, err := s.stored(ctx, digest, "''::bytea")
 	if err != nil {

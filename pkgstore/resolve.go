@@ -3,7 +3,9 @@ package pkgstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/evanw/esbuild/pkg/api"
@@ -72,7 +74,7 @@ func (b *bundler) resolveRelative(importer, target string) (string, error) {
 		}
 		return prefix + candidate, nil
 	}
-	return "", refusal{fmt.Sprintf("there is no file for %q", target), suggest(joined, sortedKeys(owner.modules), "add "+joined+".ts, or correct the path")}
+	return "", refusal{fmt.Sprintf("there is no file for %q", target), task.DidYouMean(joined, sortedKeys(owner.modules), "add "+joined+".ts, or correct the path")}
 }
 
 // candidates are the files that an import may mean, in order: the file itself,
@@ -284,3 +286,5 @@ func (b *bundler) onLoadFacade(args api.OnLoadArgs) (api.OnLoadResult, error) {
 	text := "export {" + strings.Join(owner.manifest.exportsOf(module), ", ") + "} from " + fmt.Sprintf("%q", prefix+file) + "\n"
 	return api.OnLoadResult{Contents: &text, Loader: api.LoaderJS}, nil
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -114,7 +114,7 @@ func TestNotFound(t *testing.T) {
 	requireError(t, err, task.CodeInvalid, "channel", "cannot name a channel")
 	require.ErrorContains(t, s.Delete(ctx, "nothing", "", ""), "no package nothing")
 	_, err = s.Rollback(ctx, "nothing", "", "")
-	requireError(t, err, task.CodeNotFound, "", "no channel live")
+	requireError(t, err, task.CodeNotFound, "", "no package nothing")
 }
 
 func TestPushesAtOnce(t *testing.T) {

@@ -63,6 +63,7 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		return nil, nil, err
 	}
 	if refused := view.refuse(runs); refused != nil {
+		s.suggestTasks(ctx, runs, refused)
 		return nil, nil, refused
 	}
 	var accepted []Accepted
@@ -74,6 +75,9 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 			accepted[i] = Accepted{ID: id}
 		}
 		if err := takeKeys(ctx, tx, runs, accepted, view.now); err != nil {
+			return err
+		}
+		if err := refuseOtherRequests(ctx, tx, runs, accepted); err != nil {
 			return err
 		}
 		plan = newInsertion(view)
@@ -118,18 +122,20 @@ func takeKeys(ctx context.Context, tx pgx.Tx, runs []NewRun, accepted []Accepted
 	})
 	var tasks, keys []string
 	var ids []uuid.UUID
+	var at []*time.Time
 	for n, i := range keyed {
 		if n > 0 && runs[keyed[n-1]].Task == runs[i].Task && runs[keyed[n-1]].Key == runs[i].Key {
 			continue
 		}
 		tasks, keys, ids = append(tasks, runs[i].Task), append(keys, runs[i].Key), append(ids, accepted[i].ID)
+		at = append(at, nullTime(runs[i].At))
 	}
 	// The second statement sees what a concurrent owner of a key has committed.
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO run_keys AS k (task, key, run, expires_at)
-		SELECT t, key, id, $4 FROM unnest($1::text[], $2::text[], $3::uuid[]) AS i(t, key, id)
-		ON CONFLICT (task, key) DO UPDATE SET run = excluded.run, expires_at = excluded.expires_at
-		WHERE k.expires_at < clock_timestamp()`, tasks, keys, ids, now.Add(keyLifetime)); err != nil {
+		INSERT INTO run_keys AS k (task, key, run, expires_at, at)
+		SELECT t, key, id, $4, at FROM unnest($1::text[], $2::text[], $3::uuid[], $5::timestamptz[]) AS i(t, key, id, at)
+		ON CONFLICT (task, key) DO UPDATE SET run = excluded.run, expires_at = excluded.expires_at, at = excluded.at
+		WHERE k.expires_at < clock_timestamp()`, tasks, keys, ids, now.Add(keyLifetime), at); err != nil {
 		return err
 	}
 	rows, err := tx.Query(ctx, `SELECT k.task, k.key, k.run FROM run_keys k

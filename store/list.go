@@ -25,11 +25,15 @@ type RunFilter struct {
 // Runs lists runs with their steps, newest first. Since runs has no index on
 // state, each class of states is looked up where it stands: live runs in ready,
 // parcels and waits, those that failed in failed_runs. Only those that
-// succeeded are found by walking from the newest on.
+// succeeded are found by walking from the newest on. A task that never existed
+// is a not_found error.
 func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
 	states, err := parseStates(f.State)
 	if err != nil {
 		return nil, err
+	}
+	if f.Task != "" && !storable(f.Task) {
+		return nil, s.unknownTask(ctx, f.Task)
 	}
 	l := listing{store: s, task: f.Task, low: uuid.Nil, high: uuid.Max, limit: f.Limit}
 	if !f.Since.IsZero() {
@@ -43,6 +47,9 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
 	}
 	l.limit = min(l.limit, 10_000)
 	list, err := l.collect(ctx, states)
+	if err == nil && len(list) == 0 && f.Task != "" {
+		err = s.everExisted(ctx, f.Task)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -280,7 +280,7 @@ func collectExpired(rows pgx.Rows, from, to, now time.Time) ([]Expired, error) {
 	var keep int64
 	_, err := pgx.ForEachRow(rows, []any{&name, &keep}, func() error {
 		before := now.Add(-max(milliseconds(keep), time.Duration(task.LeastKeep)))
-		if end := earlier(to, before); end.After(from) {
+		if end := sooner(to, before); end.After(from) {
 			list = append(list, Expired{Task: name, From: idFloor(from), To: idFloor(end), Before: before})
 		}
 		return nil
@@ -288,7 +288,7 @@ func collectExpired(rows pgx.Rows, from, to, now time.Time) ([]Expired, error) {
 	return list, wrap(err, "list what is past its time")
 }
 
-func earlier(a, b time.Time) time.Time {
+func sooner(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}

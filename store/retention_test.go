@@ -117,7 +117,7 @@ func TestRetention(t *testing.T) {
 		"an old run that was retried by hand": {func(f *fixture) (gone, kept []uuid.UUID) {
 			gone, kept = f.past("demo", 3, 40*days, task.StateSucceeded), f.past("demo", 1, 40*days, task.StateFailed)
 			f.exec(`UPDATE runs SET revision = (SELECT revision FROM tasks WHERE name = 'demo') WHERE id = $1`, kept[0])
-			_, err := f.RetryRun(context.Background(), kept[0], "")
+			_, err := f.RetryRun(context.Background(), kept[0], "", "test")
 			require.NoError(f.t, err)
 			return gone, kept
 		}, false},
@@ -222,7 +222,7 @@ func TestFailedRunsFollowTheState(t *testing.T) {
 	end.State = task.StateFailed
 	f.write(store.Batch{Worker: worker, Endings: []store.Ending{end}})
 	require.Equal(t, "demo failed", state())
-	_, err := f.RetryRun(ctx, c.ID, "")
+	_, err := f.RetryRun(ctx, c.ID, "", "test")
 	require.NoError(t, err)
 	require.Empty(t, state())
 	_, err = f.CancelRun(ctx, c.ID, "me")

@@ -117,19 +117,3 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	_, err = tx.Exec(ctx, `DELETE FROM parcels WHERE id = ANY($1)`, ids)
 	return revoked, err
 }
-
-// Sweep removes what is of no more use: answered cancel requests, expired keys,
-// workers that ended a week ago.
-func (s *Store) Sweep(ctx context.Context, term int64) error {
-	return s.inTx(ctx, "sweep", func(tx pgx.Tx) error {
-		if err := holdTerm(ctx, tx, term); err != nil {
-			return err
-		}
-		batch := &pgx.Batch{}
-		batch.Queue(`DELETE FROM cancels c WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = c.run AND r.finished_at IS NULL)`)
-		batch.Queue(`DELETE FROM run_keys WHERE (task, key) IN (SELECT task, key FROM run_keys WHERE expires_at < clock_timestamp() LIMIT 10000)`)
-		batch.Queue(`DELETE FROM workers WHERE state IN ('stopped', 'lost') AND ended_at < clock_timestamp() - interval '7 days'
-			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.worker = workers.epoch)`)
-		return tx.SendBatch(ctx, batch).Close()
-	})
-}

@@ -17,7 +17,7 @@ import (
 
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
-	r.started_at, r.finished_at, r.due_at, r.tail::text `
+	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text `
 
 const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
@@ -25,9 +25,12 @@ func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	var outcome, params, packages, tail *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
 		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
-		&r.StartedAt, &r.FinishedAt, &r.DueAt, &tail)
+		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail)
 	if err != nil {
 		return r, err
+	}
+	if r.State.Terminal() {
+		r.AvailableAt = nil // it speaks of the next attempt
 	}
 	if params != nil {
 		r.Params = json.RawMessage(*params)
@@ -159,8 +162,8 @@ func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Ru
 // RetryRun puts a run that did not succeed back to queued with a fresh retry
 // budget and the package versions of now. from names the step to go on at, by
 // path or name; the outcomes of the steps before it are reused. "" goes on
-// after the last step that succeeded.
-func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error) {
+// after the last step that succeeded. by is recorded with the run and in its log.
+func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from, by string) (task.Run, error) {
 	// Its logs may have been dropped before the run itself.
 	if err := s.ensurePartition(ctx, "run_logs", timeOf(id).UTC().Truncate(day)); err != nil {
 		return task.Run{}, err
@@ -178,11 +181,11 @@ func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.R
 		if !state.Terminal() || !state.CanBecome(task.StateQueued) {
 			return task.Errorf(task.CodeConflict, "run %s is %s", id, state).Fix("only a run that ended without success can be retried; start a new one with `catena task run`")
 		}
-		kept, err := keepSteps(ctx, tx, id, tail, from)
+		kept, next, err := keepSteps(ctx, tx, id, tail, from)
 		if err != nil {
 			return err
 		}
-		return requeueByHand(ctx, tx, id, kept)
+		return requeueByHand(ctx, tx, id, kept, next, by)
 	})
 	if err != nil {
 		return task.Run{}, err
@@ -190,39 +193,42 @@ func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.R
 	return s.Run(ctx, id)
 }
 
-// keepSteps decides which steps a retried run goes on after.
-func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from string) ([]task.Step, error) {
+// keepSteps decides which steps a retried run goes on after, and names the one
+// that it goes on at: "" when there is none yet.
+func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from string) (kept []task.Step, next string, err error) {
 	committed, err := readSteps(ctx, tx, []uuid.UUID{id})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var last []task.Step
 	if tail != nil {
 		if err := json.Unmarshal([]byte(*tail), &last); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	all := mergeSteps(committed[id], last)
 	if from == "" {
 		n := slices.IndexFunc(all, func(s task.Step) bool { return s.Outcome == nil || !s.Outcome.Success })
 		if n < 0 {
-			n = len(all)
+			return all, "", nil
 		}
-		return all[:n], nil
+		return all[:n], stepName(all[n]), nil
 	}
 	n := slices.IndexFunc(all, func(s task.Step) bool { return s.Path == from || s.Name == from })
 	if n < 0 {
 		names := make([]string, len(all))
 		for i, s := range all {
-			names[i] = strings.TrimSuffix(s.Path+" "+s.Name, " ")
+			names[i] = stepName(s)
 		}
-		return nil, task.Errorf(task.CodeInvalid, "run %s has made no step %q", id, from).At("from").
+		return nil, "", task.Errorf(task.CodeInvalid, "run %s has made no step %q", id, from).At("from").
 			Fix("name one of its steps: %s", strings.Join(names, ", "))
 	}
-	return all[:n], nil
+	return all[:n], stepName(all[n]), nil
 }
 
-func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step) error {
+func stepName(s task.Step) string { return strings.TrimSuffix(s.Path+" "+s.Name, " ") }
+
+func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
 	for _, st := range kept {
@@ -235,8 +241,17 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 			string(outcome), nullText(string(st.Vars)), st.StartedAt, st.FinishedAt)
 	}
 	batch.Queue(`UPDATE runs SET state = 'queued', attempt = 1, kills = 0, fence = fence + 1, parcel = NULL, release = NULL,
-		cancel_requested = false, outcome = NULL, reason = NULL, tail = NULL, packages = NULL, started_at = NULL, finished_at = NULL,
-		available_at = clock_timestamp() WHERE id = $1`, id)
+		cancel_requested = false, outcome = NULL, reason = NULL, tail = NULL, started_at = NULL, finished_at = NULL,
+		available_at = NULL, retried_at = clock_timestamp(), retried_by = $2 WHERE id = $1`, id, clean(by))
+	line := "retried by " + by
+	if next != "" {
+		line += " from step " + next
+	} else if len(kept) > 0 {
+		line += " after step " + stepName(kept[len(kept)-1])
+	}
+	// The fence that no attempt has places the line between the attempts before and after.
+	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
+		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
 	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at)
 		SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE id = $1`, id)

@@ -374,30 +374,6 @@ func (s *Store) NextDue(ctx context.Context) (next *time.Time, now time.Time, er
 	return next, now, wrap(err, "look for the next due time")
 }
 
-// FireFilter selects rows of the ledger; zero fields do not filter.
-type FireFilter struct {
-	Task  string
-	Since time.Time
-	Limit int // 0: 1000; at most 10000
-}
-
-// Fires lists the ledger, newest due time first.
-func (s *Store) Fires(ctx context.Context, f FireFilter) ([]task.Fire, error) {
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 1000
-	}
-	rows, err := s.pool.Query(ctx, `
-		SELECT schedule, task, due_at, last_due_at, count, outcome, reason, run, fired_at FROM fires
-		WHERE ($1 = '' OR task = $1) AND ($2::timestamptz IS NULL OR last_due_at >= $2)
-		ORDER BY due_at DESC, schedule LIMIT $3`, f.Task, nullTime(f.Since), min(limit, 10_000))
-	if err != nil {
-		return nil, wrap(err, "read the ledger")
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[task.Fire])
-	return list, wrap(err, "read the ledger")
-}
-
 func nullTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -529,15 +529,15 @@ func TestRetryByHandReusesEarlierSteps(t *testing.T) {
 	f.write(store.Batch{Worker: w, Endings: []store.Ending{{Run: c.ID, Fence: c.Fence, State: task.StateFailed, Reason: "no", Tail: tail}}})
 	require.Len(t, f.run(c.ID).Steps, 3)
 
-	_, err = f.RetryRun(ctx, c.ID, "nonsense")
+	_, err = f.RetryRun(ctx, c.ID, "nonsense", "ann")
 	require.Equal(t, task.CodeInvalid, task.CodeOf(err))
-	r, err := f.RetryRun(ctx, c.ID, "s1")
+	r, err := f.RetryRun(ctx, c.ID, "s1", "ann")
 	require.NoError(t, err)
 	require.Equal(t, task.StateQueued, r.State)
 	next := f.claim(w, f.fill()[0])[0]
 	require.Len(t, next.Done, 1)
 	require.Equal(t, "0", next.Done[0].Path)
-	_, err = f.RetryRun(ctx, c.ID, "")
+	_, err = f.RetryRun(ctx, c.ID, "", "ann")
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
 }
 

@@ -212,12 +212,15 @@ func milliseconds(n int64) time.Duration {
 
 // Task returns one task with its schedules, or a not_found error.
 func (s *Store) Task(ctx context.Context, name string) (task.Task, error) {
+	if !storable(name) {
+		return task.Task{}, s.unknownTask(ctx, name)
+	}
 	tasks, err := s.tasks(ctx, `WHERE name = $1`, name)
 	if err != nil {
 		return task.Task{}, err
 	}
 	if len(tasks) == 0 {
-		return task.Task{}, noTask(name)
+		return task.Task{}, s.unknownTask(ctx, name)
 	}
 	return tasks[0], nil
 }
@@ -225,7 +228,7 @@ func (s *Store) Task(ctx context.Context, name string) (task.Task, error) {
 // Tasks returns all tasks by name, with their schedules.
 func (s *Store) Tasks(ctx context.Context) ([]task.Task, error) { return s.tasks(ctx, `ORDER BY name`) }
 
-func noTask(name string) error {
+func noTask(name string) *task.Error {
 	return task.Errorf(task.CodeNotFound, "there is no task %q", name).Fix("`catena task list` shows them; `catena task apply -f FILE` makes one")
 }
 
@@ -267,12 +270,15 @@ func (s *Store) ResumeTask(ctx context.Context, name string) (task.Task, error) 
 }
 
 func (s *Store) setPaused(ctx context.Context, name string, paused bool, note string) (task.Task, error) {
+	if !storable(name) {
+		return task.Task{}, s.unknownTask(ctx, name)
+	}
 	tag, err := s.pool.Exec(ctx, `UPDATE tasks SET paused = $2, note = $3 WHERE name = $1`, name, paused, clean(note))
 	if err != nil {
 		return task.Task{}, wrap(err, "pause or resume task "+name)
 	}
 	if tag.RowsAffected() == 0 {
-		return task.Task{}, noTask(name)
+		return task.Task{}, s.unknownTask(ctx, name)
 	}
 	return s.Task(ctx, name)
 }
@@ -280,9 +286,12 @@ func (s *Store) setPaused(ctx context.Context, name string, paused bool, note st
 // DeleteTask removes a task and its schedules. Runs that were accepted keep
 // their revision and go on; the ledger and the history stay.
 func (s *Store) DeleteTask(ctx context.Context, name string) error {
+	if !storable(name) {
+		return s.unknownTask(ctx, name)
+	}
 	tag, err := s.pool.Exec(ctx, `DELETE FROM tasks WHERE name = $1`, name)
 	if err == nil && tag.RowsAffected() == 0 {
-		return noTask(name)
+		return s.unknownTask(ctx, name)
 	}
 	return wrap(err, "delete task "+name)
 }

@@ -221,13 +221,22 @@ func queueSteps(batch *pgx.Batch, steps []StepRow, note func(pgx.Rows) error) {
 	batch.Queue(insertSteps, runs, fences, iterations, paths, names, attempts, outcomes, vars, started, finished, low, high).Query(note)
 }
 
+// allPackages adds the packages of an attempt to those of the attempts before it,
+// in the order of first use. A run that ends at its first attempt has none to add to.
+const allPackages = `CASE WHEN r.packages IS NULL OR i.packages IS NULL THEN coalesce(i.packages::json, r.packages) ELSE (
+		SELECT json_object_agg(name, digest ORDER BY use) FROM (
+			SELECT name, (array_agg(digest ORDER BY use DESC))[1] AS digest, min(use) AS use FROM (
+				SELECT key AS name, value AS digest, ordinality AS use FROM json_each_text(r.packages) WITH ORDINALITY
+				UNION ALL SELECT key, value, 1000000 + ordinality FROM json_each_text(i.packages::json) WITH ORDINALITY) uses
+			GROUP BY name) named) END`
+
 // The end of a run and its last steps are one row. A plain UPDATE keeps the
 // fence: after waiting for a lock Postgres checks it again. It locks in the order
 // of the ids by its plan (bulkPlans): to lock first would write each row twice. The state of
 // the answer's own earlier commit counts as written.
 const endRuns = `
 	UPDATE runs r SET state = i.state, outcome = i.outcome::json,
-		reason = CASE WHEN i.state = 'cancelled' AND r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') ELSE i.reason END, packages = i.packages::json, tail = i.tail::json,
+		reason = CASE WHEN i.state = 'cancelled' AND r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') ELSE i.reason END, packages = ` + allPackages + `, tail = i.tail::json,
 		started_at = coalesce(r.started_at, i.started_at), finished_at = coalesce(r.finished_at, clock_timestamp()), worker = $8
 	FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $9::timestamptz[])
 		AS i(id, fence, state, outcome, reason, packages, tail, started_at)
@@ -246,7 +255,7 @@ const requeueRuns = `
 		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
 			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json, reason = i.reason,
-			packages = i.packages::json, started_at = coalesce(r.started_at, i.started_at), worker = $8,
+			packages = ` + allPackages + `, started_at = coalesce(r.started_at, i.started_at), worker = $8,
 			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
 		FROM i WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
 		RETURNING r.id, r.state, coalesce(i.lane, r.queue) AS lane, r.priority, r.revision, r.task, r.available_at, i.after_ms

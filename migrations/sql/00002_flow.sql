@@ -171,6 +171,7 @@ ALTER TABLE runs
     ADD COLUMN killed_at           timestamptz,
     ADD COLUMN retried_at          timestamptz,    -- by hand
     ADD COLUMN retried_by          text;
+ALTER TABLE run_keys ADD COLUMN at timestamptz;   -- not before, as asked for; with the run's params it tells a repetition from another request
 CREATE INDEX runs_parent ON runs (parent, id) WHERE parent IS NOT NULL;
 
 -- What a run occupies until it has ended: a place of a concurrency limit, or
@@ -295,6 +296,7 @@ ALTER TABLE ready DROP CONSTRAINT ready_hold_check, DROP COLUMN rank, DROP COLUM
     ADD CONSTRAINT ready_hold_check CHECK (hold IN ('', 'later', 'paused'));
 CREATE INDEX ready_order ON ready (lane, priority DESC, run) WHERE hold = '';
 DROP INDEX runs_parent;
+ALTER TABLE run_keys DROP COLUMN at;
 ALTER TABLE runs DROP COLUMN lane, DROP COLUMN parent, DROP COLUMN parent_path, DROP COLUMN inherit_cancel, DROP COLUMN entry, DROP COLUMN backfill,
     DROP COLUMN held, DROP COLUMN cancel_requested_at, DROP COLUMN interrupted_at, DROP COLUMN killed_at, DROP COLUMN retried_at, DROP COLUMN retried_by;
 ALTER TABLE fires DROP CONSTRAINT fires_outcome_check, DROP CONSTRAINT fires_run_check;

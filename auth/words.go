@@ -1,0 +1,33 @@
+package auth
+
+// doing says what an action does, for the refusal that a user reads.
+var doing = map[Action]string{
+	ListTasks: "listing the tasks", GetTask: "looking at a task", ApplyTasks: "applying tasks", PauseTask: "pausing a task",
+	ResumeTask: "resuming a task", DeleteTask: "deleting a task",
+	StartRun: "starting a run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
+	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run",
+	ListFires: "listing due times", ListWorkers: "listing the workers",
+	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
+	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",
+	GetArchive: "pulling a package", PromotePackage: "promoting a package", RollbackPackage: "rolling a package back", DeletePackage: "deleting a package",
+	CreateToken: "making a token", ListTokens: "listing the tokens", RevokeToken: "revoking a token", Doctor: "checking the server",
+}
+
+// Doing says what the action does: "pausing a task".
+func (a Action) Doing() string {
+	if words, known := doing[a]; known {
+		return words
+	}
+	return "the operation " + string(a)
+}
+
+// article puts a or an before a role.
+func (r Role) article() string {
+	switch {
+	case r.rank() == 0:
+		return "without a known role"
+	case r == Viewer:
+		return "a " + string(r)
+	}
+	return "an " + string(r)
+}
