@@ -19,6 +19,7 @@ import (
 // Program is the command line and what it may use of the world around it.
 type Program struct {
 	Version   string           // "": what the Go toolchain recorded
+	Name      string           // how it was called, for commands to be pasted; "": catena
 	Processes Processes        // how processes are started
 	Environ   []string         // as os.Environ gives it
 	Command   []string         // program and arguments that started this process
@@ -29,13 +30,15 @@ type Program struct {
 // Main runs the command line of the process and ends it with the exit code.
 // The first interrupt or SIGTERM ends the command in order, a second one at once.
 func Main(version string) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, end := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go heed(signals, end, os.Stderr, os.Exit) // as long as the process lives
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "."
 	}
-	program := Program{Version: version, Processes: processes(), Environ: os.Environ(), Dir: dir, Command: commandLine()}
+	program := Program{Version: version, Name: calledAs(os.Args), Processes: processes(), Environ: os.Environ(), Dir: dir, Command: commandLine()}
 	os.Exit(program.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -65,6 +68,9 @@ func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, err 
 	if p.Now == nil {
 		p.Now = time.Now
 	}
+	if p.Name == "" {
+		p.Name = "catena"
+	}
 	if p.Version == "" {
 		p.Version = recordedVersion()
 	}
@@ -78,7 +84,19 @@ func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, err 
 	for _, c := range s.clients {
 		c.Close()
 	}
+	if code, yes := interruptedCode(ctx, failure); yes {
+		s.finish(args, failure)
+		return code
+	}
 	return s.finish(args, failure)
+}
+
+// calledAs returns the name by which a shell finds this program again.
+func calledAs(args []string) string {
+	if len(args) == 0 || args[0] == "" {
+		return ""
+	}
+	return quoted(args[0])
 }
 
 func recordedVersion() string {
@@ -99,6 +117,7 @@ type session struct {
 	token  string // --token
 
 	clients    []*client.Client // to be closed at the end
+	guessed    bool             // nothing named the server
 	supervisor string           // --supervised-by of a worker
 	listeners  string           // --shared-listeners of a worker
 }
@@ -110,7 +129,7 @@ Store a package, then its tasks:     catena pkg push DIR; catena task apply -f F
 Run a task and see what became:      catena task run NAME --wait; catena runs list
 
 The server is named by --server or CATENA_SERVER, the token by --token or
-CATENA_TOKEN. Without them, a dev that runs in this folder is used.`
+CATENA_TOKEN. Without them, a dev that runs in this folder or one above it is used.`
 
 func (s *session) root() *cobra.Command {
 	root := group("catena", "Run scheduled chains of package code on a cluster of workers")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/catena-run/catena/cli"
 	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/task"
 )
 
@@ -207,6 +208,41 @@ func TestARunningDevIsFound(t *testing.T) {
 	require.Equal(t, "Bearer mine", authorization, "variables win over dev.json")
 }
 
+func TestADevIsFoundFromAFolderBelowIt(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(answer(200, []any{}))
+	defer server.Close()
+	s := newShell(t)
+	writeDev(t, s, server.URL, os.Getpid())
+	top := s.program.Dir
+	s.program.Dir = filepath.Join(top, "packages", "hello")
+	require.NoError(t, os.MkdirAll(s.program.Dir, 0o755))
+	got := s.run("task", "list", "--json")
+	require.Equal(t, 0, got.code, got.err)
+
+	nearer := *s
+	nearer.program.Dir = filepath.Join(top, "packages")
+	writeDev(t, &nearer, "http://127.0.0.1:1", os.Getpid())
+	require.Equal(t, 3, s.run("task", "list").code, "the nearest counts")
+	writeDev(t, &nearer, "http://127.0.0.1:1", 1<<22+1)
+	require.Equal(t, 0, s.run("task", "list").code, "one that has ended does not")
+}
+
+func TestNoServerSaysWhereItLooked(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	// Whatever listens at the default address of this machine, the message is the same.
+	got := s.run("task", "list")
+	require.Contains(t, []int{3, 4}, got.code, got.err)
+	require.Contains(t, got.err, "no server is named, no catena dev runs in "+s.program.Dir+" or a folder above it")
+	for _, remedy := range []string{"--server", "CATENA_SERVER", "the folder where catena dev runs"} {
+		require.Contains(t, got.err, remedy)
+	}
+	named := s.run("task", "list", "--server", "http://127.0.0.1:1")
+	require.Equal(t, 3, named.code)
+	require.NotContains(t, named.err, "no server is named")
+}
+
 func TestADeadDevIsNotUsed(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
@@ -267,7 +303,14 @@ func TestCompletion(t *testing.T) {
 		"GET /api/v1/tasks":    answer(200, []task.Task{{Definition: task.Definition{Name: "hello/wait", Description: "waits"}}}),
 		"GET /api/v1/runs":     answer(200, []task.Run{sampleRun()}),
 		"GET /api/v1/packages": answer(200, []task.PackageVersion{{Name: "hello"}}),
+		"GET /api/v1/packages/hello/versions": answer(200, []task.PackageVersion{
+			{Name: "hello", Digest: "sha256:" + strings.Repeat("ab", 32), Channels: []string{"live", "stage"}},
+			{Name: "hello", Digest: "sha256:" + strings.Repeat("cd", 32)}}),
+		"GET /api/v1/packages/hello/releases":         answer(200, []task.Release{{Channel: "stage"}, {Channel: "live"}, {Channel: "stage"}}),
+		"GET /api/v1/tasks/hello":                     answer(200, task.Task{Definition: task.Definition{Name: "hello", Params: json.RawMessage(`{"who":"world"}`)}}),
+		"GET /api/v1/runs/" + sampleRun().ID.String(): answer(200, sampleRun()),
 	})
+	digest := pkgstore.Short("sha256:" + strings.Repeat("cd", 32))
 	for line, want := range map[string]string{
 		"task show":         "hello/wait\twaits",
 		"task run":          "hello/wait\twaits",
@@ -276,6 +319,22 @@ func TestCompletion(t *testing.T) {
 		"runs list --task":  "hello/wait",
 		"runs list --state": "quarantined",
 		"runs":              "logs\tPrint the log of a run",
+
+		"pkg promote":                  "hello",
+		"pkg promote hello":            digest,
+		"pkg show hello":               "stage\t",
+		"pkg diff hello live":          digest,
+		"pkg delete hello":             digest,
+		"pkg rollback":                 "hello",
+		"pkg rollback hello --channel": "live\nstage\n:4",
+		"pkg pull hello --version":     "live\t",
+		"token create --role":          "admin\noperator\nviewer\n:4",
+		"fires list --task":            "hello/wait",
+		"task run hello --param":       "who=\tnow \"world\"\n:6", // neither a space nor files follow
+		"task run --param":             ":4",
+		"runs retry --from":            ":4",
+		"runs retry x --from":          ":4",
+		"runs retry " + sampleRun().ID.String() + " --from": sampleRun().Steps[0].Path + "\t",
 	} {
 		got := s.run(append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
 		require.Equal(t, 0, got.code, line)

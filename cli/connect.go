@@ -9,24 +9,20 @@ import (
 	"syscall"
 
 	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/node"
 	"github.com/catena-run/catena/task"
 )
 
 // DevData is where dev keeps its data unless told otherwise, below the folder
 // it is started in.
-const DevData = ".catena/dev"
+const DevData = node.DevData
 
-// DevFile is what a running dev writes to dev.json in its data folder, mode
-// 0600, and removes when it ends. Commands in the same folder use it.
-type DevFile struct {
-	Admin string `json:"admin"`
-	HTTP  string `json:"http"`
-	Token string `json:"token"`
-	PID   int    `json:"pid"`
-}
+// DevFile is what a running dev writes to DevFileName in its data folder, mode
+// 0600, and removes when it ends. Commands in the same folder and below use it.
+type DevFile = node.DevFile
 
 // DevFileName is the name of the DevFile in the data folder.
-const DevFileName = "dev.json"
+const DevFileName = node.DevFileName
 
 // Variables of the client.
 const (
@@ -52,9 +48,11 @@ type endpoint struct {
 	origin string // who named the server
 }
 
+const originDefault = "the default"
+
 // endpoint finds the server: flags, then variables, then a dev that runs in
-// this folder, then the default. The address and the token of a dev are only
-// taken together, so that a token never goes to a server it is not meant for.
+// this folder or above, then the default. The address and the token of a dev are
+// only taken together, so that a token never goes to a server it is not meant for.
 func (s *session) endpoint() endpoint {
 	e := endpoint{server: s.server, token: s.token, origin: "--server"}
 	if e.server == "" {
@@ -67,17 +65,60 @@ func (s *session) endpoint() endpoint {
 		return e
 	}
 	if e.token == "" {
-		if dev, ok := s.runningDev(); ok {
-			return endpoint{server: dev.Admin, token: dev.Token, origin: "the dev that runs in this folder"}
+		if dev, dir, ok := s.runningDev(); ok {
+			return endpoint{server: dev.Admin, token: dev.Token, origin: "the dev that runs in " + dir}
 		}
 	}
-	e.server, e.origin = client.DefaultServer, "the default"
+	e.server, e.origin = client.DefaultServer, originDefault
 	return e
 }
 
-// runningDev reads the dev.json of this folder; false when no dev runs here.
-func (s *session) runningDev() (DevFile, bool) {
-	text, err := os.ReadFile(filepath.Join(s.Dir, DevData, DevFileName))
+// explainAbsence says, when no server was named and the default one does not
+// answer or wants a token, where a dev was looked for.
+func (s *session) explainAbsence(err error) error {
+	var coded *task.Error
+	if !s.guessed || !errors.As(err, &coded) || coded.Code != task.CodeUnavailable && coded.Code != task.CodeUnauthorized {
+		return err
+	}
+	dir := s.Dir
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	return task.Errorf(coded.Code, "no server is named, no catena dev runs in %s or a folder above it, and the default server refused: %s", dir, coded.Message).
+		At(coded.Where).Fix("name the server with --server or CATENA_SERVER (and --token or CATENA_TOKEN), or run this from the folder where catena dev runs")
+}
+
+// runningDev reads the dev.json of this folder or of the nearest one above it
+// that has one; false when no dev runs there.
+func (s *session) runningDev() (dev DevFile, dir string, ok bool) {
+	dir, err := filepath.Abs(s.Dir)
+	if err != nil {
+		return DevFile{}, "", false
+	}
+	for {
+		if dev, ok := readDev(filepath.Join(dir, DevData, DevFileName)); ok {
+			return dev, dir, true
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			return DevFile{}, "", false
+		}
+		dir = above
+	}
+}
+
+// readDev reads a dev.json. One that another user wrote is left alone: a
+// folder above may be everybody's, such as /tmp, and the server that it names sees
+// what is sent.
+func readDev(path string) (DevFile, bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return DevFile{}, false
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != os.Geteuid() {
+		return DevFile{}, false
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return DevFile{}, false
 	}
@@ -99,6 +140,7 @@ func alive(pid int) bool {
 
 func (s *session) client() (*client.Client, error) {
 	e := s.endpoint()
+	s.guessed = e.origin == originDefault
 	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version})
 	if err == nil {
 		s.clients = append(s.clients, c)

@@ -19,6 +19,7 @@ const (
 	exitUsage       = 2
 	exitUnreachable = 3
 	exitForbidden   = 4
+	// A command that a signal ended exits with 128 and the signal's number: 130 for Ctrl-C.
 )
 
 // usageError is a command that was called wrongly.
@@ -54,6 +55,7 @@ func exitCode(err error) int {
 // finish reports a command's error and returns its exit code.
 func (s *session) finish(args []string, err error) int {
 	if err != nil && !errors.Is(err, errQuiet) {
+		err = s.explainAbsence(err)
 		// A wrong flag ends parsing before --json has been seen.
 		if s.json || slices.Contains(args, "--json") {
 			s.reportJSON(err)

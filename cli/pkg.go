@@ -104,7 +104,7 @@ func (s *session) packageCommand(use, short string, do func(ctx context.Context,
 		return do(cmd.Context(), c, args[0], selector(argument(args, 1)))
 	})
 	cmd.Long = short + ".\n\nVERSION is a digest, its first digits, or a channel; without it, the version that is live."
-	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	cmd.ValidArgsFunction = s.completeArgs(packageArgs, packageVersions)
 	return cmd
 }
 
@@ -205,7 +205,8 @@ func (s *session) pkgPromote() *cobra.Command {
 	})
 	cmd.Long = "Point a channel at a version.\n\nVERSION is a digest, its first digits, or a channel to take the version from."
 	cmd.Flags().StringVar(&channel, "channel", task.DefaultChannel, "the channel to move")
-	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	cmd.ValidArgsFunction = s.completeArgs(packageArgs, packageVersions)
+	s.completeFlagByArgs(cmd, "channel", 0, packageChannels)
 	return cmd
 }
 
@@ -221,6 +222,7 @@ func (s *session) pkgRollback() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&channel, "channel", task.DefaultChannel, "the channel to move")
 	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	s.completeFlagByArgs(cmd, "channel", 0, packageChannels)
 	return cmd
 }
 
@@ -244,6 +246,6 @@ func (s *session) pkgDelete() *cobra.Command {
 		return s.changed(map[string]any{"name": args[0], "digest": digest, "deleted": true}, err, what+" is deleted")
 	})
 	cmd.Flags().BoolVar(&yes, "yes", false, "delete the package with every version")
-	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	cmd.ValidArgsFunction = s.completeArgs(packageArgs, packageDigests)
 	return cmd
 }

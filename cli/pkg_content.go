@@ -48,6 +48,7 @@ func (s *session) pkgPull() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&version, "version", "", "a digest, its first digits, or a channel; default: what is live")
 	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	s.completeFlagByArgs(cmd, "version", 0, packageVersions)
 	return cmd
 }
 
@@ -83,7 +84,7 @@ func (s *session) pkgDiff() *cobra.Command {
 
 A and B are digests, their first digits, channels, or folders (./DIR). Without B, A is
 compared with what is live; without both, what was live before with what is live.`
-	cmd.ValidArgsFunction = s.complete(0, packageNames)
+	cmd.ValidArgsFunction = s.completeArgs(packageArgs, packageVersions, packageVersions)
 	return cmd
 }
 

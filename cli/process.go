@@ -120,7 +120,8 @@ func (s *session) devCommand() *cobra.Command {
 	})
 	cmd.Long = `Run a master with its workers and, unless CATENA_POSTGRES_URL and CATENA_REDIS_URL name
 others, a private Postgres and a private Redis whose data stay in a folder. Commands that
-are started in the same folder find it without flags. Ctrl-C stops all of it.`
+are started in the same folder, or below it, find it without flags. Ctrl-C waits for the
+runs that are on and stops all of it; a second Ctrl-C stops it at once.`
 	flags := cmd.Flags()
 	flags.StringVar(&o.Data, "data", DevData, "`folder` of the data")
 	flags.StringVar(&o.Admin, "admin", "", "host:port of the admin API (master.admin)")
@@ -142,7 +143,7 @@ func (s *session) devOptions(cmd *cobra.Command, c configs.Config, o DevOptions)
 		o.Workers = c.Master.Workers
 	}
 	c.Master.Admin, c.Server.HTTP, c.Master.Workers = o.Admin, o.HTTP, o.Workers
-	o.Config, o.JSON, o.Version, o.Out, o.Err = c, s.json, s.Version, s.out, s.err
+	o.Config, o.JSON, o.Version, o.Name, o.Out, o.Err = c, s.json, s.Version, s.Name, s.out, s.err
 	return o
 }
 

@@ -31,6 +31,7 @@ type DevOptions struct {
 	JSON     bool   // write the ready line as JSON
 	Examples string // folder of packages and tasks to load; "": none
 	Version  string
+	Name     string // how the program was called
 	Out      io.Writer
 	Err      io.Writer
 }
@@ -85,7 +86,7 @@ func processes() Processes {
 	return Processes{
 		Dev: func(ctx context.Context, o DevOptions) error {
 			return node.RunDev(ctx, o.Config, node.DevOptions{
-				Options: node.Options{Version: o.Version, Out: o.Out, Err: o.Err}, Data: o.Data, Examples: o.Examples, JSON: o.JSON,
+				Options: node.Options{Version: o.Version, Out: o.Out, Err: o.Err}, Data: o.Data, Examples: o.Examples, JSON: o.JSON, Name: o.Name,
 			})
 		},
 		Master: func(ctx context.Context, c configs.Config, o ProcessOptions) error {

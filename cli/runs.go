@@ -176,6 +176,7 @@ func (s *session) runsRetry() *cobra.Command {
 		return s.changed(run, err, "run "+id.String()+" is "+string(run.State)+" again")
 	})
 	cmd.Flags().StringVar(&from, "from", "", "`step` to begin at, by its path or name; outcomes of earlier steps are reused")
+	s.completeFlagByArgs(cmd, "from", 0, runSteps)
 	return cmd
 }
 
@@ -184,7 +185,7 @@ func (s *session) showRun(r task.Run) error {
 		[2]string{"run", r.ID.String()}, [2]string{"task", r.Task + " (revision " + strconv.FormatInt(r.Revision, 10) + ")"},
 		[2]string{"state", string(r.State)}, [2]string{"reason", r.Reason}, [2]string{"attempt", attemptText(r)},
 		[2]string{"queue", r.Queue + ", priority " + strconv.Itoa(r.Priority)}, [2]string{"due", s.moment(r.DueAt)},
-		[2]string{"created", s.moment(&r.CreatedAt)}, [2]string{"not before", s.moment(r.AvailableAt)},
+		[2]string{"created", s.moment(&r.CreatedAt)}, [2]string{"retried", s.retriedText(r)}, [2]string{"not before", s.notBefore(r)},
 		[2]string{"started", s.moment(r.StartedAt)}, [2]string{"finished", s.moment(r.FinishedAt)},
 		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker},
 		[2]string{"packages", packagesText(r)}, [2]string{"params", short(string(r.Params), 200)}, [2]string{"data", dataText(r.Outcome)},
@@ -207,6 +208,21 @@ func attemptText(r task.Run) string {
 		text += ", cancel requested"
 	}
 	return text
+}
+
+// notBefore is the time that a run waits for.
+func (s *session) notBefore(r task.Run) string {
+	if r.State != task.StateQueued || r.AvailableAt == nil {
+		return ""
+	}
+	return s.moment(r.AvailableAt)
+}
+
+func (s *session) retriedText(r task.Run) string {
+	if r.RetriedAt == nil {
+		return ""
+	}
+	return strings.TrimSuffix(s.moment(r.RetriedAt)+" by "+r.RetriedBy, " by ")
 }
 
 func packagesText(r task.Run) string {

@@ -149,6 +149,8 @@ func taskStatus(t task.Task) string {
 		return "invalid"
 	case t.Paused:
 		return "paused"
+	case slices.ContainsFunc(t.Schedule, func(s task.Schedule) bool { return s.Invalid != "" }):
+		return "invalid schedule"
 	}
 	return "ready"
 }

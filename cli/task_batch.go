@@ -166,7 +166,7 @@ func (b *batch) run(ctx context.Context, source io.ReadSeeker, f runFlags) error
 
 // again is the command that goes on with this batch.
 func (b *batch) again(f runFlags) string {
-	text := "catena task run " + b.task + " --from " + quoted(b.file) + " --batch " + b.id
+	text := b.Name + " task run " + b.task + " --from " + quoted(b.file) + " --batch " + b.id
 	if b.at != nil {
 		text += " --at " + b.at.Format(time.RFC3339Nano)
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +57,7 @@ without starting any run twice.`
 	flags.StringVar(&f.from, "from", "", "JSON lines `file`, one run per line, or - for standard input")
 	flags.StringVar(&f.batch, "batch", "", "go on with this batch of --from")
 	cmd.ValidArgsFunction = s.complete(0, taskNames)
+	s.completeFlagByArgs(cmd, "param", cobra.ShellCompDirectiveNoSpace, taskParams)
 	return cmd
 }
 
@@ -87,6 +90,7 @@ func (s *session) runOne(cmd *cobra.Command, name string, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	s.warnOfUnknownParams(cmd.Context(), c, name, params)
 	started, err := c.StartRun(cmd.Context(), name, client.RunRequest{Params: params, At: at, Key: f.key})
 	if err != nil {
 		return err
@@ -96,6 +100,29 @@ func (s *session) runOne(cmd *cobra.Command, name string, f runFlags) error {
 		return s.reportStart(started)
 	}
 	return s.waitForRun(cmd.Context(), c, started.Run, f.timeout)
+}
+
+// warnOfUnknownParams tells of params that the task does not name. The chain may
+// read more than the task's own params, so this is no error.
+func (s *session) warnOfUnknownParams(ctx context.Context, c *client.Client, name string, params json.RawMessage) {
+	if params == nil {
+		return
+	}
+	t, err := c.Task(ctx, name)
+	if err != nil {
+		return // starting the run says what is wrong
+	}
+	var own, given map[string]json.RawMessage
+	if json.Unmarshal(t.Params, &own) != nil || json.Unmarshal(params, &given) != nil || len(own) == 0 {
+		return
+	}
+	known := slices.Sorted(maps.Keys(own))
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if _, there := own[key]; there {
+			continue
+		}
+		s.note("warning: task %s names no param %q; %s", name, key, task.DidYouMean(key, known, "its params are "+strings.Join(known, ", ")))
+	}
 }
 
 // warnIfPaused says why a run that was just accepted does not start.
@@ -111,7 +138,7 @@ func (s *session) warnIfPaused(ctx context.Context, c *client.Client, run task.R
 	if t.Note != "" {
 		reason = " (" + t.Note + ")"
 	}
-	s.note("task %s is paused%s: the run waits until catena task resume %s", run.Task, reason, run.Task)
+	s.note("task %s is paused%s: the run waits until %s task resume %s", run.Task, reason, s.Name, run.Task)
 }
 
 func (s *session) reportStart(started client.Started) error {
@@ -121,7 +148,7 @@ func (s *session) reportStart(started client.Started) error {
 	if started.Duplicate {
 		s.note("the key had started this run before")
 	}
-	return s.printf("run %s of %s is %s; follow it with catena runs logs -f %s\n", started.ID, started.Task, started.State, started.ID)
+	return s.printf("run %s of %s is %s; follow it with %s runs logs -f %s\n", started.ID, started.Task, started.State, s.Name, started.ID)
 }
 
 func (s *session) waitForRun(ctx context.Context, c *client.Client, run task.Run, timeout time.Duration) error {
@@ -130,7 +157,7 @@ func (s *session) waitForRun(ctx context.Context, c *client.Client, run task.Run
 	ended, err := c.WaitRun(waiting, run.ID)
 	if err != nil {
 		if waiting.Err() != nil {
-			s.note("run %s goes on; see it with catena runs show %s, end it with catena runs cancel %s", run.ID, run.ID, run.ID)
+			s.note("run %[1]s goes on; see it with %[2]s runs show %[1]s, end it with %[2]s runs cancel %[1]s", run.ID, s.Name)
 		}
 		if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
 			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, timeout).Fix("wait longer, or look at it later")

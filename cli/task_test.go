@@ -184,9 +184,40 @@ func TestInterruptedWaitSaysThatTheRunGoesOn(t *testing.T) {
 	})
 	s.ctx = ctx
 	got := s.run("task", "run", "t", "--wait")
-	require.Equal(t, 1, got.code)
+	require.Equal(t, 130, got.code)
 	require.Contains(t, got.err, "goes on")
 	require.Contains(t, got.err, "catena runs cancel "+id.String())
+}
+
+func TestAMisspeltParamIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	routes := newRunServer().routes()
+	params := `{"month":"2026-11","dry":false}`
+	routes["GET /api/v1/tasks/t"] = func(w http.ResponseWriter, r *http.Request) {
+		answer(200, task.Task{Definition: task.Definition{Name: "t", Params: json.RawMessage(params)}})(w, r)
+	}
+	s := shellOn(t, routes)
+	got := s.run("task", "run", "t", "--param", "mnoth=2026-12", "--param", "dry=true", "--param", "unlike=1")
+	require.Equal(t, 0, got.code, "the chain may read it")
+	require.Equal(t, "warning: task t names no param \"mnoth\"; did you mean month?\nwarning: task t names no param \"unlike\"; its params are dry, month\n", got.err)
+	got = s.run("task", "run", "t", "--param", "mnoth=2026-12", "--json")
+	require.Equal(t, 0, got.code)
+	require.JSONEq(t, `{"note":"warning: task t names no param \"mnoth\"; did you mean month?"}`, got.err)
+	require.True(t, json.Valid([]byte(got.out)))
+	require.Empty(t, s.run("task", "run", "t", "--param", "month=2026-12").err)
+	params = `{}`
+	require.Empty(t, s.run("task", "run", "t", "--param", "mnoth=1").err, "a task that names none takes any")
+}
+
+func TestAnInvalidScheduleShowsInTheList(t *testing.T) {
+	t.Parallel()
+	s := shellOn(t, map[string]http.HandlerFunc{"GET /api/v1/tasks": answer(200, []task.Task{
+		{Definition: task.Definition{Name: "good", Schedule: []task.Schedule{{Cron: "@daily"}}}},
+		{Definition: task.Definition{Name: "bad", Schedule: []task.Schedule{{Cron: "@daily"}, {Cron: "0 0 30 2 *", Invalid: "it never fires"}}}},
+	})})
+	out := s.run("task", "list").out
+	require.Regexp(t, `(?m)^good +ready +@daily`, out)
+	require.Regexp(t, `(?m)^bad +invalid schedule +@daily; 0 0 30 2 \*`, out)
 }
 
 func TestWaitingEndsAtItsTimeout(t *testing.T) {

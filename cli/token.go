@@ -44,6 +44,7 @@ Roles: admin may do everything; operator everything but tokens; viewer may only 
 	cmd.Flags().StringVar(&role, "role", "", "what the token may do: "+strings.Join(roles(), ", "))
 	cmd.Flags().StringVar(&name, "name", "", "who or what will use it (default: its role)")
 	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is valid, such as 12h or 90d (default: until revoked)")
+	completeWords(cmd, "role", roles())
 	return f.add(cmd)
 }
 

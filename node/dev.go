@@ -39,6 +39,7 @@ type DevOptions struct {
 	Data     string // folder of the private servers
 	Examples string // folder with packages/ and tasks/ to load; "": none
 	JSON     bool   // the ready line is JSON
+	Name     string // how the program was called, for commands to be pasted; "": catena
 }
 
 // devToken names the tokens that dev makes for itself.
@@ -266,10 +267,35 @@ Catena is ready.
   shared server  %s/status
   token          in %s
 %s
-In another terminal, in this folder:  catena task list
+In another terminal, %s:  %s
 Ctrl-C stops everything; the data stay in %s.
-`, file.Admin, file.Token, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), database, d.o.Data)
+`, file.Admin, file.Token, file.Admin, file.HTTP, filepath.Join(d.o.Data, DevFileName), database, d.where(), d.command(file), d.o.Data)
 	return err
+}
+
+// DevData is where dev keeps its data, below the folder it is started in, unless told otherwise.
+const DevData = ".catena/dev"
+
+// found tells whether commands find this dev by its folder.
+func (d *dev) found() bool { return filepath.Clean(d.o.Data) == filepath.FromSlash(DevData) }
+
+func (d *dev) where() string {
+	if d.found() {
+		return "in this folder or below"
+	}
+	return "in this folder"
+}
+
+// command is one that can be pasted into another terminal.
+func (d *dev) command(file DevFile) string {
+	name := d.o.Name
+	if name == "" {
+		name = "catena"
+	}
+	if d.found() {
+		return name + " task list"
+	}
+	return "CATENA_SERVER=" + file.Admin + " CATENA_TOKEN=" + file.Token + " " + name + " task list"
 }
 
 // workersPatience is how long the workers may take to register.

@@ -22,6 +22,7 @@ import (
 	"github.com/catena-run/catena/master"
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/server"
+	"github.com/catena-run/catena/worker"
 )
 
 // hangAfter is how long a supervised worker may give no sign of life, of which
@@ -32,6 +33,7 @@ const hangAfter = 5 * time.Second
 type masterNode struct {
 	*base
 	*listeners
+	name   string // in the leader's row and those of its workers
 	master *master.Master
 }
 
@@ -100,6 +102,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 	m.warnAboutRedis(ctx)
 	host, _ := os.Hostname()
 	name := fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
+	m.name = name
 	m.master = master.New(master.Config{
 		Name: name, Lead: cfg.Master.Leader,
 		Retention: master.Retention{
@@ -187,6 +190,10 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 			m.log.WithError(err).Error("the admin API ended")
 		}
 	})
+	serving.Go(func() {
+		<-ctx.Done()
+		m.sayDrain(context.WithoutCancel(ctx))
+	})
 	err = m.master.Run(ctx)
 	stopAPI() // requests that wait for runs answer, so that the server need not wait for them
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -196,4 +203,24 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 	}
 	serving.Wait()
 	return err
+}
+
+// sayDrain tells whoever asked the master to end why it does not yet.
+func (m *masterNode) sayDrain(ctx context.Context) {
+	if m.cfg.Master.Workers == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	running := 0
+	workers, err := m.store.Workers(ctx, false)
+	if err != nil {
+		m.log.WithError(err).Debug("cannot count the runs that are on")
+	}
+	for _, w := range workers {
+		if w.Master == m.name {
+			running += w.Running
+		}
+	}
+	m.log.Warn(worker.DrainNotice(running, time.Duration(m.cfg.Worker.DrainTimeout)))
 }

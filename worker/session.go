@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -82,6 +83,7 @@ func (s *session) run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
+		s.sayDrain()
 		s.drain(work)
 	case <-s.stuck:
 		s.drain(work)
@@ -130,6 +132,26 @@ func (s *session) retire(reason string) {
 	if err := s.deps.Store.EndWorker(ctx, s.epoch, task.WorkerStopped, reason); err != nil {
 		s.log.WithError(err).Warn("could not record the end of this worker; the cluster will notice by itself")
 	}
+}
+
+// sayDrain tells whoever asked a worker to end why it does not yet. A master
+// tells it of its own workers.
+func (s *session) sayDrain() {
+	if s.cfg.Master == "" {
+		s.log.Warn(DrainNotice(s.running(), s.cfg.DrainTimeout))
+	}
+}
+
+// DrainNotice is what a process says that was asked to end while runs are on.
+func DrainNotice(runs int, patience time.Duration) string {
+	what := "the workers"
+	if runs > 0 {
+		what = fmt.Sprintf("%d runs", runs)
+	}
+	if runs == 1 {
+		what = "1 run"
+	}
+	return fmt.Sprintf("waiting for %s to end (up to %s); press again to stop now", what, patience)
 }
 
 // drain ends a session politely.
