@@ -39,7 +39,7 @@ func (p *parser) classic(it *item, s *source) error {
 	for name := range commands {
 		known = append(known, name)
 	}
-	return p.fail(it, head, `Could not find a processor for: %q. You may need to do ["import", ...] to resolve this issue.`, head.text).
+	return p.fail(it, head, `Could not find a processor for: %q.`, head.text).
 		Fix("%s", suggest(head.text, known))
 }
 

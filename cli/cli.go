@@ -57,12 +57,6 @@ func commandLine() []string {
 	return append([]string{path}, os.Args[1:]...)
 }
 
-// Run runs one command with the environment and the processes of this program
-// and returns its exit code. args lack the name of the program.
-func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
-	return Program{Processes: processes(), Environ: os.Environ(), Dir: "."}.Run(ctx, args, in, out, err)
-}
-
 // Run runs one command and returns its exit code. args lack the name of the program.
 func (p Program) Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	if p.Now == nil {

@@ -1,6 +1,7 @@
 package configs_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,7 @@ func TestDefaultsAreValidButNameNoDatabase(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, cmp.Diff(configs.Default(), c))
 	require.Len(t, c.Missing(), 2)
-	require.ErrorContains(t, c.ValidateProcess(), "CATENA_POSTGRES_URL")
+	require.ErrorContains(t, errors.Join(c.Missing()...), "CATENA_POSTGRES_URL")
 }
 
 func TestSampleFilesLoad(t *testing.T) {
@@ -43,7 +44,8 @@ func TestSampleFilesLoad(t *testing.T) {
 			t.Parallel()
 			c, err := configs.Load(configs.Source{File: file})
 			require.NoError(t, err)
-			require.NoError(t, c.ValidateProcess())
+			require.NoError(t, c.Validate())
+			require.Empty(t, c.Missing())
 			check(t, c)
 		})
 	}

@@ -23,11 +23,6 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// ValidateProcess adds to Validate what a master or worker cannot start without.
-func (c Config) ValidateProcess() error {
-	return errors.Join(c.Validate(), errors.Join(c.Missing()...))
-}
-
 // Missing lists the settings without a default that a master and a worker need.
 func (c Config) Missing() []error {
 	var errs []error

@@ -100,7 +100,8 @@ func TestExamples(t *testing.T) {
 				require.True(t, exports[call.String()], "%s calls %s, which no example exports", one.Definition.Name, call)
 			}
 			for _, schedule := range one.Definition.Schedule {
-				require.NoError(t, scheduler.Validate(schedule))
+				_, err := scheduler.Parse(schedule)
+				require.NoError(t, err)
 				scheduled++
 			}
 		}

@@ -54,6 +54,49 @@ func TestDrain(t *testing.T) {
 	require.Equal(t, "0", c.text(`SELECT count(*)::text FROM workers WHERE state = 'lost'`))
 }
 
+// TestASecondSignalStopsAtOnce of a worker and of a master: the first says what
+// is waited for. The run survives both.
+func TestASecondSignalStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.startMaster(0)
+	c.push()
+	alone := c.startWorker()
+	c.awaitWorkers(1)
+	run := c.start("faults/short", `{"ms": 9000}`)
+	c.executing(run, 0, 1)
+	c.stopTwice(alone, "waiting for 1 run to end (up to 30s); press again to stop now")
+
+	second := c.startMaster(1)
+	c.executing(run, 0, 2)
+	pid := 0
+	c.eventually(func() bool {
+		workers := c.live()
+		if len(workers) == 1 {
+			pid = workers[0].PID
+		}
+		return len(workers) == 1 && workers[0].Running == 1
+	}, "the heartbeat tells of the run")
+	c.stopTwice(second.program, "waiting for 1 run to end (up to 30s); press again to stop now")
+	c.eventually(func() bool { return !exists(pid) }, "the worker %d ends with its master", pid)
+	c.masters = c.masters[:1]
+
+	c.startWorker()
+	run = c.result(run)
+	require.Equal(t, task.StateSucceeded, run.State, run.Reason)
+	require.Equal(t, 1, run.Attempt, "no retry is burnt")
+}
+
+func (c *cluster) stopTwice(p *program, notice string) {
+	c.t.Helper()
+	p.signal(c.t, syscall.SIGTERM)
+	c.eventually(func() bool { return len(p.log.find(notice)) == 1 }, "%s says %q", p.name, notice)
+	require.True(c.t, p.alive(), "it drains")
+	p.signal(c.t, syscall.SIGTERM)
+	require.Equal(c.t, 128+int(syscall.SIGTERM), p.ended(c.t, 2*time.Second))
+	require.NotEmpty(c.t, p.log.find("stopping now"))
+}
+
 // drainedRuns are on at the moment of the signal.
 type drainedRuns struct{ short, long []task.Run }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +19,6 @@ type Probes struct {
 	timeout time.Duration
 
 	mu    sync.Mutex
-	live  []*namedProbe
 	ready []*namedProbe
 }
 
@@ -30,14 +30,6 @@ func NewProbes(timeout time.Duration) *Probes {
 	return &Probes{timeout: timeout}
 }
 
-// AddLive adds a probe whose failure means that the process must be restarted.
-// What depends on other machines does not belong here.
-func (p *Probes) AddLive(name string, probe Probe) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.live = append(p.live, &namedProbe{name: name, probe: probe})
-}
-
 // AddReady adds a probe whose failure means that this process should get no work.
 func (p *Probes) AddReady(name string, probe Probe) {
 	p.mu.Lock()
@@ -45,18 +37,13 @@ func (p *Probes) AddReady(name string, probe Probe) {
 	p.ready = append(p.ready, &namedProbe{name: name, probe: probe})
 }
 
-// Register serves /livez and /readyz on mux, for GET and HEAD.
-func (p *Probes) Register(mux *http.ServeMux) {
-	mux.Handle("GET /livez", p.Live())
-	mux.Handle("GET /readyz", p.Ready())
-}
+// Live answers 200 while the process answers at all: what depends on other
+// machines is no reason to restart it.
+func (p *Probes) Live() http.Handler { return p.handler(func() []*namedProbe { return nil }) }
 
-// Live answers 200 when every live probe succeeds, else 503.
-func (p *Probes) Live() http.Handler { return p.handler(func() []*namedProbe { return p.live }) }
-
-// Ready answers 200 when every live and every ready probe succeeds, else 503.
+// Ready answers 200 when every probe succeeds, else 503.
 func (p *Probes) Ready() http.Handler {
-	return p.handler(func() []*namedProbe { return append(p.live[:len(p.live):len(p.live)], p.ready...) })
+	return p.handler(func() []*namedProbe { return slices.Clone(p.ready) })
 }
 
 func (p *Probes) handler(chosen func() []*namedProbe) http.Handler {

@@ -97,13 +97,6 @@ func (s *Store) Releases(ctx context.Context, name string) ([]task.Release, erro
 	return list, err
 }
 
-// Current returns the number of the newest release: what a run that starts now
-// is pinned to. 0: nothing was ever pushed.
-func (s *Store) Current(ctx context.Context) (release int64, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0) FROM releases`).Scan(&release)
-	return release, failed(err, "read the newest release")
-}
-
 // versionSQL selects versions with the channels that point at them now.
 const versionSQL = `
 	WITH pointing AS (

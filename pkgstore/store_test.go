@@ -88,7 +88,7 @@ func TestPush(t *testing.T) {
 	diff, err := s.Diff(ctx, "hello", "", "beta")
 	require.NoError(t, err)
 	require.Contains(t, diff, "-export const main = (): number => 1\n+export const main = (): number => 2\n")
-	release, err := s.Current(ctx)
+	release, err := newest(ctx, s)
 	require.NoError(t, err)
 	require.Equal(t, int64(4), release)
 }
@@ -230,7 +230,7 @@ func TestPromoteAndRollback(t *testing.T) {
 	promote(digests["D"], "D")
 	require.NoError(t, s.Delete(ctx, "hello", digests["B"], ""))
 	rollback("A") // B is gone and passed over
-	before, err := s.Current(ctx)
+	before, err := newest(ctx, s)
 	require.NoError(t, err)
 	r, err := s.Promote(ctx, "hello", digests["A"], "", "")
 	require.NoError(t, err)

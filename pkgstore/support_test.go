@@ -89,3 +89,9 @@ func (s shelf) find(ctx context.Context, name, want string) (*imported, error) {
 	}
 	return &imported{content: c, manifest: made.manifest}, nil
 }
+
+// newest returns the number of the newest release: what a run that starts now is pinned to.
+func newest(ctx context.Context, s *Store) (release int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0) FROM releases`).Scan(&release)
+	return release, err
+}

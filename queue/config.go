@@ -32,11 +32,6 @@ type Sentinel struct {
 	DB               int      `koanf:"db" yaml:"db"`
 }
 
-// DefaultConfig is a Redis on this machine.
-func DefaultConfig() Config {
-	return Config{URL: "redis://127.0.0.1:6379/0", Namespace: "catena"}
-}
-
 // Redis keys are built from namespaces: no braces, blanks or colons.
 var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 

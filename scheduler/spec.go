@@ -95,12 +95,6 @@ func Parse(s task.Schedule) (Spec, error) {
 	return spec.withCron(text)
 }
 
-// Validate is Parse for those who need only the error.
-func Validate(s task.Schedule) error {
-	_, err := Parse(s)
-	return err
-}
-
 // Zone returns the time zone in which the schedule is read.
 func (s Spec) Zone() *time.Location {
 	if s.zone == nil {

@@ -71,7 +71,6 @@ func TestParseRefuses(t *testing.T) {
 			for _, text := range test.says {
 				require.ErrorContains(t, err, text)
 			}
-			require.Equal(t, err, Validate(test.in))
 		})
 	}
 }

@@ -60,9 +60,3 @@ func (c *cache) drop(element *list.Element) {
 	delete(c.entries, entry.key)
 	c.size -= entry.size
 }
-
-func (c *cache) len() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.order.Len()
-}

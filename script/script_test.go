@@ -353,7 +353,7 @@ func TestManyCallsAtOnce(t *testing.T) {
 		want, _ := json.Marshal(5 * i)
 		require.Equal(t, string(want), string(outcome.Data))
 	}
-	require.Equal(t, 1, e.programs.len())
+	require.Equal(t, 1, e.programs.order.Len())
 }
 
 func TestCacheIsBounded(t *testing.T) {
@@ -364,7 +364,7 @@ func TestCacheIsBounded(t *testing.T) {
 		_, err := c.get(cacheKey{"p", string(rune('a' + i)), "m"}, code, "")
 		require.NoError(t, err)
 	}
-	require.Equal(t, 2, c.len())
+	require.Equal(t, 2, c.order.Len())
 	first, err := c.get(cacheKey{"p", "t", "m"}, code, "")
 	require.NoError(t, err)
 	again, err := c.get(cacheKey{"p", "t", "m"}, code, "")

@@ -25,32 +25,10 @@ type Config struct {
 	Format Format // "": auto
 }
 
-// Validate reports a level or format that Setup would not understand.
-func (c Config) Validate() error {
-	if _, err := c.level(); err != nil {
-		return err
-	}
-	switch c.Format {
-	case "", FormatAuto, FormatText, FormatJSON:
-		return nil
-	}
-	return fmt.Errorf("log.format: unknown format %q; use auto, text or json", c.Format)
-}
-
-func (c Config) level() (logrus.Level, error) {
-	switch c.Level {
-	case "":
-		return logrus.InfoLevel, nil
-	case "debug", "info", "warn", "error":
-		return logrus.ParseLevel(c.Level)
-	}
-	return 0, fmt.Errorf("log.level: unknown level %q; use debug, info, warn or error", c.Level)
-}
-
 // Setup makes the logger of a process that writes to out. A level it does not
-// know counts as info and a format as auto; Validate reports both.
+// know counts as info and a format as auto.
 func Setup(c Config, out io.Writer) *logrus.Logger {
-	level, err := c.level()
+	level, err := logrus.ParseLevel(c.Level)
 	if err != nil {
 		level = logrus.InfoLevel
 	}
