@@ -16,6 +16,9 @@ type interruption struct{ signal syscall.Signal }
 
 func (i interruption) Error() string { return "interrupted by " + i.signal.String() }
 
+// Is lets it count as what it is to the work that it ends: a cancellation.
+func (i interruption) Is(target error) bool { return target == context.Canceled }
+
 // code is the exit code that shells give to a program that a signal ended.
 func (i interruption) code() int { return 128 + int(i.signal) }
 

@@ -25,6 +25,7 @@ func TestTheSecondSignalEndsTheProcess(t *testing.T) {
 		signals <- first
 		<-ctx.Done()
 		require.ErrorContains(t, context.Cause(ctx), "interrupted by")
+		require.ErrorIs(t, context.Cause(ctx), context.Canceled, "for those who tell an orderly end from a failure")
 		stopped, yes := interruptedCode(ctx, fmt.Errorf("wrapped: %w", task.Errorf(task.CodeCancelled, "stopped")))
 		require.True(t, yes)
 		require.Equal(t, want, stopped)
