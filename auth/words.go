@@ -10,7 +10,7 @@ var doing = map[Action]string{
 	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
 	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",
 	GetArchive: "pulling a package", PromotePackage: "promoting a package", RollbackPackage: "rolling a package back", DeletePackage: "deleting a package",
-	CreateToken: "making a token", ListTokens: "listing the tokens", RevokeToken: "revoking a token", Doctor: "checking the server",
+	CreateToken: "making a token", ListTokens: "listing the tokens", RevokeToken: "revoking a token", Doctor: "checking the server", GetStats: "reading the figures of the database",
 }
 
 // Doing says what the action does: "pausing a task".
