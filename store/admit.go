@@ -160,9 +160,9 @@ func limitScope(name string) string { return "limit:" + name }
 // admitLock keeps two turns apart should a process ever take two at once.
 const admitLock = 0x6361746e61646d // "catnadm"
 
-// orderedScans keep the planner from reading and sorting whole tables of which
-// it knows nothing yet, where an index gives the first rows at once.
-var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin"}
+// orderedScans keep the planner from reading whole tables of which it knows
+// nothing yet, where an index gives the first rows at once.
+var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"}
 
 func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
 	a.tasks, a.places, a.pack, a.more, a.victims = nil, map[placeKey]*places{}, packer{}, false, nil
@@ -468,6 +468,7 @@ func (a *admitting) admit(ctx context.Context, tx pgx.Tx, total int) error {
 	a.pack.keep(locked)
 	chosen = slices.DeleteFunc(chosen, func(r admitRun) bool { return !locked[r.id] })
 	a.giveBack(chosen)
+	a.more = a.more || len(chosen) > 0 && len(chosen) < total // some groups had fewer runs than places
 	if len(chosen) == 0 {
 		return nil
 	}

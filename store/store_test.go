@@ -23,8 +23,14 @@ type fixture struct {
 
 func open(t *testing.T) *fixture {
 	t.Helper()
+	return openWith(t, store.Config{})
+}
+
+func openWith(t *testing.T, cfg store.Config) *fixture {
+	t.Helper()
 	ctx := context.Background()
-	s, err := store.Open(ctx, store.Config{URL: servertest.PostgresURL(t)})
+	cfg.URL = servertest.PostgresURL(t)
+	s, err := store.Open(ctx, cfg)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(ctx))
