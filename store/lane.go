@@ -25,10 +25,11 @@ func Suspect(lane string) bool { return strings.HasPrefix(lane, suspectPrefix) }
 
 // What keeps a ready run from being dispatched.
 const (
-	holdNone    = ""
-	holdLater   = "later"   // its time has not come
-	holdPaused  = "paused"  // its task is paused
-	holdLimited = "limited" // admission has not let it start
+	holdNone     = ""
+	holdLater    = "later"    // its time has not come
+	holdPaused   = "paused"   // its task is paused
+	holdLimited  = "limited"  // admission has not let it start
+	holdBuffered = "buffered" // an earlier run of its schedule has not ended
 )
 
 // openHold is the hold of a row of ready that nothing else holds.
