@@ -70,7 +70,9 @@ func TestLimitsUnderKills(t *testing.T) {
 		for i := range keys * each {
 			requests = append(requests, client.RunRequest{Key: uuid.NewString(), Params: json.RawMessage(fmt.Sprintf(`{"key":"k%d"}`, i%keys))})
 		}
-		result := must(c, func(ctx context.Context, api *client.Client) (client.BatchResult, error) { return api.StartRuns(ctx, name, requests) })
+		result := must(c, func(ctx context.Context, api *client.Client) (client.BatchResult, error) {
+			return api.StartRuns(ctx, name, requests)
+		})
 		for i, id := range result.IDs {
 			group := fmt.Sprintf("%s k%d", name, i%keys)
 			if groups[group] == nil {
@@ -97,8 +99,7 @@ func TestLimitsUnderKills(t *testing.T) {
 	seen := c.recorder.all()
 	var problems []string
 	for group, runs := range groups {
-		switch {
-		case group == "limits/rate k0":
+		if group == "limits/rate k0" {
 			var begins []time.Time
 			for _, e := range seen {
 				if runs[e.Run] {

@@ -88,7 +88,9 @@ func ended(c store.Claimed) store.Ending {
 	return e
 }
 
-func repeated(key string, n int) []string { return strings.Split(strings.Repeat(key+" ", n)[:n*(len(key)+1)-1], " ") }
+func repeated(key string, n int) []string {
+	return strings.Split(strings.Repeat(key+" ", n)[:n*(len(key)+1)-1], " ")
+}
 
 var perKey = task.Definition{Concurrency: &task.Concurrency{Limit: 2, Key: "${params.k}"}}
 

@@ -248,6 +248,11 @@ const endRuns = `
 		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
 	RETURNING r.id`
 
+// What the runs occupied ends with them.
+const endHeldRuns = `WITH ended AS (` + endRuns + `
+	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id)
+	SELECT id FROM ended`
+
 // A run that goes again gets a new fence. If its own earlier commit did that
 // already (fence + 1, same attempt) it counts as written but is not queued twice.
 // A run that somebody asked to cancel meanwhile does not go again.
@@ -290,8 +295,8 @@ var (
 	requeueRefunded = strings.Replace(requeueRuns, "REFUND", refundTokens, 1)
 )
 
-// What a run occupied ends with the run, and places of limits also while it
-// waits for its retry or when it has not started.
+// A run that goes again gives its place of a limit back while it waits for its
+// retry and when it has not started; one that was cancelled meanwhile has ended.
 const releaseHolds = `
 	DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
 	WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
@@ -308,13 +313,16 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 		default:
 			again = append(again, e)
 		}
-		if e.Held {
+		if e.Held && e.State == task.StateQueued {
 			held = append(held, e)
 		}
 	}
 	if len(over) > 0 {
-		c := endingColumns(over)
-		batch.Queue(endRuns, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
+		c, statement := endingColumns(over), endRuns
+		if slices.ContainsFunc(over, func(e Ending) bool { return e.Held }) {
+			statement = endHeldRuns
+		}
+		batch.Queue(statement, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
 	}
 	if len(again) > 0 {
 		c := endingColumns(again)

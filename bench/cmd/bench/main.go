@@ -186,11 +186,16 @@ func ratio(ours, its float64) string {
 // printLimits measures the loads in turn within each round and prints medians.
 func printLimits(ctx context.Context, out io.Writer, servers bench.Servers, o options) error {
 	var rows []*row
+	var loads []ours.LimitLoad
 	for _, l := range ours.LimitLoads {
+		if !strings.Contains(l.Name, o.only) {
+			continue
+		}
+		loads = append(loads, l)
 		rows = append(rows, &row{name: l.Name})
 	}
 	for round := range o.rounds {
-		for i, l := range ours.LimitLoads {
+		for i, l := range loads {
 			accepted, backlog, err := ours.Limits(ctx, servers, l, o.runs)
 			if err != nil {
 				return fmt.Errorf("%s: %w", l.Name, err)
