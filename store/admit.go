@@ -26,6 +26,7 @@ const (
 	admitTasks    = 200  // tasks
 	admitGroups   = 1000 // groups, shared by the tasks
 	admitLeast    = 20   // groups of a task, however many tasks there are
+	admitFewest   = 50   // groups, however little room there is
 	admitPressure = 50   // groups whose strategy is to reject or to cancel
 )
 
@@ -41,6 +42,9 @@ type admission struct {
 type tour struct {
 	after string // the keys of the last group that had its turn
 	some  bool   // since the tour began, one was admitted
+
+	perParcel float64 // of a lane: runs in a parcel, last time
+	filled    bool    // of a lane: the room was used up, last time
 }
 
 // maxTours bounds the memory; a tour that is forgotten begins anew.
@@ -109,6 +113,7 @@ type admitting struct {
 	more    bool
 	tours   map[string]tour
 	victims []victim
+	filled  bool // the room is used up
 }
 
 // limitedTask is a task with waiting runs, with its limits in force.
@@ -166,7 +171,7 @@ var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_hashj
 
 func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
 	a.tasks, a.places, a.pack, a.more, a.victims = nil, map[placeKey]*places{}, packer{}, false, nil
-	a.tours = map[string]tour{}
+	a.tours, a.filled = map[string]tour{}, false
 	if err := holdTerm(ctx, tx, term); err != nil {
 		return err
 	}
@@ -256,7 +261,7 @@ const lastKeys = "\U0010FFFF"
 
 // findGroups goes on with each task's tour, and begins it anew where it ended.
 func (a *admitting) findGroups(ctx context.Context, tx pgx.Tx) error {
-	each := max(admitGroups/len(a.tasks), admitLeast)
+	each := max(a.window()/len(a.tasks), admitLeast)
 	batch := &pgx.Batch{}
 	for _, t := range a.tasks {
 		t.from = a.store.admission.get(a.lane, t.name).after
@@ -277,6 +282,16 @@ func (a *admitting) findGroups(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	return tx.SendBatch(ctx, batch).Close()
+}
+
+// window is how many groups to look at: no more than may find room, when the
+// room was what ended the last turn.
+func (a *admitting) window() int {
+	last := a.store.admission.get(a.lane, "")
+	if !last.filled {
+		return admitGroups
+	}
+	return min(max(int(2*last.perParcel*float64(a.room)), admitFewest), admitGroups)
 }
 
 func (a *admitting) queueGroups(batch *pgx.Batch, t *limitedTask, after, until string, limit int) {
@@ -379,6 +394,7 @@ func (a *admitting) allot() (total int) {
 			cost = parcelMicros
 		}
 		if budget -= cost; budget < 0 && total > 0 {
+			a.filled = true
 			return total
 		}
 		g.place.take()
@@ -426,6 +442,9 @@ func (a *admitting) plan(total int) {
 		a.tours[t.name] = next
 	}
 	a.more = a.more || total == fillLimit
+	lane := a.tours[""]
+	lane.filled, lane.perParcel = a.filled, float64(total)/float64(a.room)
+	a.tours[""] = lane
 }
 
 func (a *admitting) remember() {

@@ -172,7 +172,10 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, time.Millisecond
 		w.recorder.end(key, c.ID, false)
 	default:
+		w.recorder.end(key, c.ID, false)
+	}
+	_, err := w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+	if err == nil && e.State == task.StateSucceeded {
 		w.recorder.end(key, c.ID, true)
 	}
-	_, _ = w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
 }
