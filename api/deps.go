@@ -33,6 +33,7 @@ type Runs interface {
 	Logs(ctx context.Context, run uuid.UUID, after int64, limit int) ([]task.LogLine, error)
 	CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error)
 	RetryRun(ctx context.Context, id uuid.UUID, from, by string) (task.Run, error)
+	Why(ctx context.Context, id uuid.UUID) (task.Why, error)
 }
 
 // Records reads what the scheduler and the workers did, and what is kept of it.

@@ -70,7 +70,7 @@ func (b tokenBook) TokenByHash(ctx context.Context, hash []byte) (auth.Token, er
 func start(t *testing.T, changes ...func(*api.Deps, *api.Config)) *fixture {
 	t.Helper()
 	ctx := context.Background()
-	s, err := store.Open(ctx, store.Config{URL: servertest.PostgresURL(t)})
+	s, err := store.Open(ctx, store.Config{URL: servertest.PostgresURL(t), Keys: dispatch.NewKeys()})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(ctx))

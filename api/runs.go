@@ -51,6 +51,10 @@ type waitInput struct {
 	Wait string `query:"wait" doc:"Wait so long, at most 60s, for the run to end"`
 }
 
+type runInput struct {
+	ID string `path:"id" doc:"Id of the run" format:"uuid"`
+}
+
 type waitManyInput struct{ Body client.WaitRequest }
 
 type logsInput struct {
@@ -79,6 +83,7 @@ func (s *service) runRoutes() {
 	handle(s, operation{action: auth.ListRuns, method: http.MethodGet, path: "/runs", summary: "List runs, newest first", tag: tag}, s.listRuns)
 	handle(s, operation{action: auth.GetRun, method: http.MethodGet, path: "/runs/{id}", summary: "Show a run, or wait for its end",
 		tag: tag, timeout: waiting}, s.getRun)
+	handle(s, operation{action: auth.WhyRun, method: http.MethodGet, path: "/runs/{id}/why", summary: "Say what a run waits for", tag: tag}, s.whyRun)
 	handle(s, operation{action: auth.WaitRuns, method: http.MethodPost, path: "/runs/wait", summary: "Wait for the end of up to 1000 runs",
 		tag: tag, limit: s.config.MaxBody, timeout: waiting}, s.waitRuns)
 	handle(s, operation{action: auth.GetLogs, method: http.MethodGet, path: "/runs/{id}/logs", summary: "Read a run's log", tag: tag}, s.getLogs)
@@ -234,6 +239,14 @@ func (s *service) getRun(ctx context.Context, in *waitInput) (*body[task.Run], e
 	}
 	run, err = s.deps.Runs.Run(ctx, id)
 	return answer(whole(run), err)
+}
+
+func (s *service) whyRun(ctx context.Context, in *runInput) (*body[task.Why], error) {
+	id, err := runID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return answer(s.deps.Runs.Why(ctx, id))
 }
 
 func (s *service) waitRuns(ctx context.Context, in *waitManyInput) (*body[client.WaitResult], error) {

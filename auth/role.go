@@ -52,6 +52,7 @@ const (
 	GetRun      Action = "get-run"
 	WaitRuns    Action = "wait-runs"
 	GetLogs     Action = "get-logs"
+	WhyRun      Action = "why-run"
 	CancelRun   Action = "cancel-run"
 	RetryRun    Action = "retry-run"
 	ListFires   Action = "list-fires"
@@ -79,7 +80,7 @@ const (
 // does not name is Admin's alone.
 func Least(action Action) Role {
 	switch action {
-	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, ListFires, ListWorkers,
+	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,

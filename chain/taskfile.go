@@ -17,7 +17,16 @@ type TaskFile struct {
 	Line       int             // where the task begins
 }
 
-var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable", "keep"}
+var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable",
+	"tags", "rate", "concurrency", "dedupe", "keep"}
+
+// partFields are the fields of the objects in a task.
+var partFields = map[string][]string{
+	"retry":       retryFields,
+	"rate":        {"limit", "per", "key"},
+	"concurrency": {"limit", "key", "strategy"},
+	"dedupe":      {"key", "window"},
+}
 
 var scheduleFields = []string{"cron", "at", "timezone", "overlap", "paused"}
 
@@ -72,6 +81,9 @@ func (f file) task(s *source) (t TaskFile, err error) {
 	if err := t.Definition.Validate(); err != nil {
 		return t, f.located(s, err)
 	}
+	if err := CheckKeys(t.Definition); err != nil {
+		return t, f.located(s, err)
+	}
 	_, err = parseRoot(f, s.get("chain"))
 	return t, err
 }
@@ -83,8 +95,8 @@ func (f file) taskParts(s *source) error {
 		switch {
 		case value.kind == kindNull:
 			return f.errorf(value, "%s has no value", key.text).Fix("give it one, or remove the line")
-		case key.text == "retry" && value.kind == kindObject:
-			if err := f.fields(value, "retry", retryFields); err != nil {
+		case partFields[key.text] != nil && value.kind == kindObject:
+			if err := f.fields(value, key.text, partFields[key.text]); err != nil {
 				return err
 			}
 		case key.text == "schedule" && value.kind == kindList:
@@ -128,6 +140,14 @@ func fieldHelp(field string) string {
 		return "write a number from 0 (last) to 9 (first)"
 	case "durable":
 		return "write true or false"
+	case "tags":
+		return "write a list of words such as [gpu, eu]"
+	case "rate":
+		return `write {limit: 20, per: 1s}, with key: "${params.customer}" for a limit of each`
+	case "concurrency":
+		return `write {limit: 3}, with key: "${params.customer}" for a limit of each`
+	case "dedupe":
+		return `write {key: "${params.order}", window: 10m}`
 	case "timeout":
 		return `write a duration such as 10m`
 	case "keep":

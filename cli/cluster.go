@@ -79,6 +79,11 @@ func fireRows(fires []task.Fire) [][]string {
 	return rows
 }
 
+// servedText lists a worker's queues, and its tags as lanes do.
+func servedText(w task.Worker) string {
+	return strings.Join(append([]string{strings.Join(w.Queues, ",")}, w.Tags...), "+")
+}
+
 func (s *session) workersCommand() *cobra.Command {
 	var all bool
 	listing := command("list", "List the workers of the cluster", nothing, func(cmd *cobra.Command, _ []string) error {
@@ -97,7 +102,7 @@ func (s *session) workersCommand() *cobra.Command {
 		for _, w := range workers {
 			rows = append(rows, []string{
 				w.ID, w.Host, strconv.Itoa(w.PID), string(w.State), strconv.Itoa(w.Running) + "/" + strconv.Itoa(w.Slots),
-				bytesText(w.RSS), span(time.Duration(w.Age)), strings.Join(w.Queues, ","), w.Version, short(w.Reason, 60),
+				bytesText(w.RSS), span(time.Duration(w.Age)), servedText(w), w.Version, short(w.Reason, 60),
 			})
 		}
 		return s.table("no worker is alive; start one with catena worker",

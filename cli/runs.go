@@ -19,7 +19,7 @@ import (
 
 func (s *session) runsCommand() *cobra.Command {
 	return group("runs", "Look at runs, cancel and retry them",
-		s.runsList(), s.runsShow(), s.runsLogs(), s.runsCancel(), s.runsRetry())
+		s.runsList(), s.runsShow(), s.runsWhy(), s.runsLogs(), s.runsCancel(), s.runsRetry())
 }
 
 // pageSize is how many runs one request asks for.

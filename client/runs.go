@@ -69,6 +69,11 @@ func (c *Client) Run(ctx context.Context, id uuid.UUID) (task.Run, error) {
 	return c.run(ctx, id, 0)
 }
 
+// Why says what a run waits for, or what became of it.
+func (c *Client) Why(ctx context.Context, id uuid.UUID) (task.Why, error) {
+	return get[task.Why](ctx, c, runPath(id)+"/why", nil)
+}
+
 func (c *Client) run(ctx context.Context, id uuid.UUID, wait time.Duration) (task.Run, error) {
 	query := url.Values{}
 	if wait > 0 {

@@ -78,6 +78,7 @@ type Server struct {
 // Worker is a worker process.
 type Worker struct {
 	Queues       []string      `yaml:"queues" check:"queues" doc:"Queues that the worker serves; * serves all."`
+	Tags         []string      `yaml:"tags" check:"tags" doc:"What is special about the worker, such as gpu or eu; a task with tags runs only where all of them are."`
 	Slots        int           `yaml:"slots" min:"1" max:"10000" doc:"Runs that the worker executes at once."`
 	MaxMemory    Size          `yaml:"maxMemory" doc:"Resident memory at which a master replaces and drains the worker, and at twice which it kills it; 0 turns it off."`
 	TTL          task.Duration `yaml:"ttl" doc:"Age at which a master replaces and drains the worker, up to a tenth later so that not all go at once; 0s turns it off."`
@@ -123,7 +124,7 @@ func Default() Config {
 		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute),
 			ScaleUpAfter: task.Duration(2 * time.Second), ScaleDownAfter: task.Duration(time.Minute)},
 		Server:    defaultServer(),
-		Worker:    Worker{Queues: []string{"*"}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
+		Worker:    Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},

@@ -88,6 +88,8 @@ func (k Key) breaksRule(field reflect.Value) *task.Error {
 			return task.Errorf(task.CodeInvalid, "the list is empty").Fix(`use ["*"] to serve all queues`)
 		}
 		return checkEach(field, checkQueue)
+	case "tags":
+		return checkEach(field, checkTag)
 	case "postgres":
 		return checkURL(field.String(), "postgres://user@host:5432/database", "postgres", "postgresql")
 	case "redis":
@@ -111,6 +113,14 @@ func checkName(name string) *task.Error {
 	}
 	return task.Errorf(task.CodeInvalid, "%q cannot name a cluster", name).
 		Fix(`use lower-case letters, digits, "_" and "-", at most 60 characters`)
+}
+
+func checkTag(tag string) *task.Error {
+	if !task.ValidTag(tag) {
+		return task.Errorf(task.CodeInvalid, "%q cannot be a tag", tag).
+			Fix(`use lower-case letters, digits, ".", "_" and "-", at most 60 characters`)
+	}
+	return nil
 }
 
 func checkQueue(name string) *task.Error {

@@ -59,6 +59,8 @@ type Dispatcher struct {
 	queue Enqueuer
 	log   logrus.FieldLogger
 
+	admitAfter time.Time // of the leader's turns, which follow one another
+
 	mu       sync.Mutex
 	waiting  []*submission
 	flushing int
@@ -114,6 +116,10 @@ func (r Request) validate() error {
 	}
 	if !utf8.ValidString(r.Key) || strings.ContainsRune(r.Key, 0) {
 		return task.Errorf(task.CodeInvalid, "the idempotency key %q is not text", r.Key).At("key").Fix("use valid UTF-8 without NUL")
+	}
+	if strings.HasPrefix(r.Key, task.DedupePrefix) {
+		return task.Errorf(task.CodeInvalid, "the idempotency key %q begins with %q", r.Key, task.DedupePrefix).At("key").
+			Fix("choose another; this beginning is kept for the dedupe of tasks")
 	}
 	if !utf8.ValidString(r.Task) || strings.ContainsRune(r.Task, 0) {
 		return task.Errorf(task.CodeNotFound, "there is no task %q", r.Task).At("task").Fix("`catena task list` shows them")

@@ -2,29 +2,48 @@ package dispatch
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
 
-// RunOnce is the leader's dispatching: it opens runs whose time has come and
-// moves ready runs into parcels as far as the lanes have room. It reports
-// whether there is more to do at once.
+// RunOnce is the leader's dispatching: it opens runs whose time has come,
+// admits runs of tasks with limits and moves ready runs into parcels, as far as
+// the lanes have room. It reports whether there is more to do at once.
 func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err error) {
-	open, due, err := d.store.Pending(ctx)
+	pending, err := d.store.Pending(ctx)
 	if err != nil {
 		return false, err
 	}
-	if due {
+	if pending.Due {
 		if _, err := d.store.OpenDue(ctx, term); err != nil {
 			return false, err
 		}
-		open = true
+		pending.Open, pending.Limited = true, true
 	}
-	if !open {
-		return false, nil
+	if pending.Limited && !time.Now().Before(d.admitAfter) {
+		if more, err = d.admit(ctx, term); err != nil {
+			return false, err
+		}
 	}
-	parcels, more, err := d.store.Fill(ctx, term)
+	if !pending.Open {
+		return more, nil
+	}
+	parcels, full, err := d.store.Fill(ctx, term)
 	d.Enqueue(ctx, parcels)
+	return more || full, err
+}
+
+// admit takes one turn of admission. After one that admitted nothing it rests
+// for twice the time that it took: many keys that all wait cost a share of the
+// time, not all of it.
+func (d *Dispatcher) admit(ctx context.Context, term int64) (more bool, err error) {
+	began := time.Now()
+	parcels, more, err := d.store.Admit(ctx, term)
+	d.Enqueue(ctx, parcels)
+	if len(parcels) == 0 && !more {
+		d.admitAfter = time.Now().Add(2 * time.Since(began))
+	}
 	return more, err
 }
 

@@ -93,6 +93,7 @@ func (l *leader) duties() []duty {
 		{name: "lost workers", every: time.Second, once: l.reconcile, poke: l.died},
 		{name: "outbox", every: time.Second, once: quiet(l.dispatch.Reenqueue)},
 		{name: "pauses", every: time.Second, once: quiet(l.store.SyncPauses)},
+		{name: "tokens", every: time.Second, once: l.store.ForgetTokens},
 		{name: "sweep", every: time.Minute, once: l.sweep},
 		{name: "partitions", every: time.Hour, once: l.partitions},
 		{name: "retention", every: 5 * time.Minute, once: quiet(l.expire)},

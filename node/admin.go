@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -64,7 +65,7 @@ func (m *masterNode) doctor(ctx context.Context) []api.Check {
 	if !checks[0].OK {
 		return append(checks, m.checkRedis(ctx))
 	}
-	return append(checks, m.checkSchema(ctx), m.checkPartitions(ctx), m.checkClock(ctx), m.checkRedis(ctx), m.checkLeader(ctx), m.checkWorkers(ctx))
+	return append(checks, m.checkSchema(ctx), m.checkPartitions(ctx), m.checkClock(ctx), m.checkRedis(ctx), m.checkLeader(ctx), m.checkWorkers(ctx), m.checkLanes(ctx))
 }
 
 func finding(name string, err error, format string, args ...any) api.Check {
@@ -135,4 +136,18 @@ func (m *masterNode) checkWorkers(ctx context.Context) api.Check {
 		err = task.Errorf(task.CodeUnavailable, "no worker is alive").Fix("start one with `catena worker --config FILE`, or set master.workers")
 	}
 	return finding("workers", err, "%d alive", len(workers))
+}
+
+// checkLanes finds runs that wait for workers that nobody has started.
+func (m *masterNode) checkLanes(ctx context.Context) api.Check {
+	waits, err := m.store.UnservedLanes(ctx)
+	if err == nil && len(waits) > 0 {
+		texts := make([]string, len(waits))
+		for i, w := range waits {
+			texts[i] = fmt.Sprintf("%s (%d runs)", w.Lane, w.Runs)
+		}
+		err = task.Errorf(task.CodeUnavailable, "runs wait in lanes that no live worker serves: %s", strings.Join(texts, ", ")).
+			Fix("start a worker with the queue and the tags in the lane's name, queue+tag+tag (worker.queues, worker.tags), or correct the tasks")
+	}
+	return finding("lanes", err, "every run that waits has workers")
 }

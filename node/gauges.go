@@ -12,6 +12,7 @@ import (
 type gauges struct {
 	m                                              *masterNode
 	leads, workers, running, ready, parcel, waited *prometheus.Desc
+	unserved                                       *prometheus.Desc
 }
 
 func newGauges(m *masterNode) *gauges {
@@ -19,19 +20,20 @@ func newGauges(m *masterNode) *gauges {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return &gauges{
-		m:       m,
-		leads:   desc("catena_leader", "1 when this master leads the cluster."),
-		workers: desc("catena_workers", "Live workers by state.", "state"),
-		running: desc("catena_runs_running", "Runs that the live workers execute, by their last heartbeats."),
-		ready:   desc("catena_runs_ready", "Runs that wait for dispatch, by lane and what holds them.", "lane", "hold"),
-		parcel:  desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
-		waited:  desc("catena_lane_waited_seconds", "How long the oldest work of a lane has waited that no worker has claimed.", "lane"),
+		m:        m,
+		leads:    desc("catena_leader", "1 when this master leads the cluster."),
+		workers:  desc("catena_workers", "Live workers by state.", "state"),
+		running:  desc("catena_runs_running", "Runs that the live workers execute, by their last heartbeats."),
+		ready:    desc("catena_runs_ready", "Runs that wait for dispatch, by lane and what holds them.", "lane", "hold"),
+		parcel:   desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
+		unserved: desc("catena_runs_unserved", "Runs that wait in a lane that no active worker serves.", "lane"),
+		waited:   desc("catena_lane_waited_seconds", "How long the oldest work of a lane has waited that no worker has claimed.", "lane"),
 	}
 }
 
 // Describe tells the figures' names.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited} {
+	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited, g.unserved} {
 		out <- d
 	}
 }
@@ -66,5 +68,12 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	for lane, waited := range figures.Waited {
 		gauge(g.waited, waited.Seconds(), lane)
+	}
+	waits, err := g.m.store.UnservedLanes(ctx)
+	if err != nil {
+		return
+	}
+	for _, w := range waits {
+		gauge(g.unserved, float64(w.Runs), w.Lane)
 	}
 }

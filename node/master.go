@@ -114,7 +114,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 			Command: func(int) *exec.Cmd { return m.workerCommand(name, o) },
 		},
 		Scaling: master.Scaling{Most: cfg.Master.MaxWorkers, UpAfter: time.Duration(cfg.Master.ScaleUpAfter), DownAfter: time.Duration(cfg.Master.ScaleDownAfter)},
-		Queues:  cfg.Worker.Queues, Tags: []string{}, Slots: cfg.Worker.Slots,
+		Queues:  cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots,
 	}, master.Deps{
 		Store: b.store, Queue: b.queue, Dispatch: b.dispatch, Log: log,
 		Scheduler: scheduler.New(scheduler.Config{MissedAfter: time.Duration(cfg.Master.RunMissedAfter)}, b.store, b.dispatch, log),

@@ -58,7 +58,7 @@ func openBase(ctx context.Context, cfg configs.Config, log *logrus.Logger) (b *b
 			b.close()
 		}
 	}()
-	b.store, err = store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: int32(cfg.Postgres.MaxConns)})
+	b.store, err = store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: int32(cfg.Postgres.MaxConns), Keys: dispatch.NewKeys()})
 	if err != nil {
 		return b, err
 	}

@@ -56,7 +56,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	defer engine.Close()
 	memory := newMemory(ctx)
 	w, err := worker.New(worker.Config{
-		Queues: cfg.Worker.Queues, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
+		Queues: cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
 		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),

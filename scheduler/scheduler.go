@@ -120,6 +120,9 @@ func checkTask(t task.Task) error {
 	if err := def.Validate(); err != nil {
 		return err
 	}
+	if err := chain.CheckKeys(def); err != nil {
+		return err
+	}
 	_, err := chain.Parse("chain", def.Chain)
 	return err
 }

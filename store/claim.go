@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,6 +26,8 @@ type Claimed struct {
 	Schedule  *int64
 	DueAt     *time.Time
 	CreatedAt time.Time
+	Held      bool        // rows in holds end with it
+	Rated     bool        // it has taken a token of a rate limit
 	Done      []task.Step // committed steps to go on after
 }
 
@@ -41,7 +44,8 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 			AND EXISTS (SELECT 1 FROM workers WHERE epoch = $3 AND state = 'active')`, parcel, dispatchNo, epoch)
 	batch.Queue(`
 		WITH p AS MATERIALIZED (SELECT runs FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3)
-		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at FROM runs
+		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at,
+			held IS NOT NULL, rate_key IS NOT NULL FROM runs
 		WHERE id = ANY ((SELECT runs FROM p)::uuid[])
 			AND id BETWEEN (SELECT runs[1] FROM p) AND (SELECT runs[cardinality(runs)] FROM p)
 			AND parcel = $1 AND state IN ('dispatched', 'running')`, parcel, dispatchNo, epoch).
@@ -55,6 +59,11 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 	if len(runs) == 0 {
 		return nil, s.dropEmpty(ctx, epoch, parcel, dispatchNo)
 	}
+	if slices.ContainsFunc(runs, func(r Claimed) bool { return r.Rated }) {
+		if err := s.beginWindow(ctx, parcel); err != nil {
+			return nil, err
+		}
+	}
 	return runs, s.loadDone(ctx, runs)
 }
 
@@ -67,7 +76,7 @@ func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo i
 
 func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
 	var params *string
-	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt)
+	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Rated)
 	if params != nil {
 		r.Params = json.RawMessage(*params)
 	}

@@ -98,6 +98,24 @@ func (s *Store) Backlog(ctx context.Context, f BacklogFilter) (b Backlog, err er
 	return b, wrap(err, "look for waiting work")
 }
 
+// LaneWait counts the runs that wait in a lane.
+type LaneWait struct {
+	Lane string
+	Runs int64
+}
+
+// UnservedLanes lists the lanes in which runs wait and that no active worker
+// serves: none has the queue and all the tags.
+func (s *Store) UnservedLanes(ctx context.Context) ([]LaneWait, error) {
+	rows, err := s.pool.Query(ctx, `SELECT l.lane, l.runs FROM (SELECT lane, count(*) AS runs FROM ready WHERE hold <> 'later' GROUP BY lane) l
+		WHERE `+laneSlots("l.lane")+` = 0 ORDER BY 1`)
+	if err != nil {
+		return nil, wrap(err, "look for lanes that nobody serves")
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[LaneWait])
+	return list, wrap(err, "look for lanes that nobody serves")
+}
+
 // MinCompatible returns the oldest schema version whose binaries may use the database.
 func (s *Store) MinCompatible(ctx context.Context) (version int64, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT min_compatible FROM schema_info`).Scan(&version)

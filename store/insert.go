@@ -62,7 +62,8 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 	if err != nil {
 		return nil, nil, err
 	}
-	if refused := view.refuse(runs); refused != nil {
+	keys, refused := s.keysOf(view, runs)
+	if refused != nil {
 		s.suggestTasks(ctx, runs, refused)
 		return nil, nil, refused
 	}
@@ -74,16 +75,13 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		for i, id := range ids {
 			accepted[i] = Accepted{ID: id}
 		}
-		if err := takeKeys(ctx, tx, runs, accepted, view.now); err != nil {
-			return err
-		}
-		if err := refuseOtherRequests(ctx, tx, runs, accepted); err != nil {
+		if err := takeKeys(ctx, tx, view, runs, keys, accepted); err != nil {
 			return err
 		}
 		plan = newInsertion(view)
 		for i := range runs {
 			if !accepted[i].Duplicate {
-				plan.add(accepted[i].ID, runs[i])
+				plan.add(accepted[i].ID, runs[i], keyAt(keys, i))
 			}
 		}
 		if plan.empty() {
@@ -95,66 +93,6 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		return nil, nil, err
 	}
 	return accepted, plan.parcels(), nil
-}
-
-// takeKeys claims the idempotency keys, in key order, and marks runs whose key
-// was taken by an earlier run, or by one further up in the same call.
-func takeKeys(ctx context.Context, tx pgx.Tx, runs []NewRun, accepted []Accepted, now time.Time) error {
-	type name struct{ task, key string }
-	var keyed []int
-	for i := range runs {
-		if runs[i].Key != "" {
-			keyed = append(keyed, i)
-		}
-	}
-	if len(keyed) == 0 {
-		return nil
-	}
-	slices.SortStableFunc(keyed, func(a, b int) int {
-		x, y := name{runs[a].Task, runs[a].Key}, name{runs[b].Task, runs[b].Key}
-		switch {
-		case x == y:
-			return a - b
-		case x.task < y.task || x.task == y.task && x.key < y.key:
-			return -1
-		}
-		return 1
-	})
-	var tasks, keys []string
-	var ids []uuid.UUID
-	var at []*time.Time
-	for n, i := range keyed {
-		if n > 0 && runs[keyed[n-1]].Task == runs[i].Task && runs[keyed[n-1]].Key == runs[i].Key {
-			continue
-		}
-		tasks, keys, ids = append(tasks, runs[i].Task), append(keys, runs[i].Key), append(ids, accepted[i].ID)
-		at = append(at, nullTime(runs[i].At))
-	}
-	// The second statement sees what a concurrent owner of a key has committed.
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO run_keys AS k (task, key, run, expires_at, at)
-		SELECT t, key, id, $4, at FROM unnest($1::text[], $2::text[], $3::uuid[], $5::timestamptz[]) AS i(t, key, id, at)
-		ON CONFLICT (task, key) DO UPDATE SET run = excluded.run, expires_at = excluded.expires_at, at = excluded.at
-		WHERE k.expires_at < clock_timestamp()`, tasks, keys, ids, now.Add(keyLifetime), at); err != nil {
-		return err
-	}
-	rows, err := tx.Query(ctx, `SELECT k.task, k.key, k.run FROM run_keys k
-		JOIN unnest($1::text[], $2::text[]) AS i(t, key) ON k.task = i.t AND k.key = i.key`, tasks, keys)
-	if err != nil {
-		return err
-	}
-	owner := make(map[name]uuid.UUID, len(ids))
-	var n name
-	var id uuid.UUID
-	if _, err := pgx.ForEachRow(rows, []any{&n.task, &n.key, &id}, func() error { owner[n] = id; return nil }); err != nil {
-		return err
-	}
-	for _, i := range keyed {
-		if id := owner[name{runs[i].Task, runs[i].Key}]; id != accepted[i].ID {
-			accepted[i] = Accepted{ID: id, Duplicate: true}
-		}
-	}
-	return nil
 }
 
 // insertion gathers the column arrays of one batch of new runs.
@@ -170,6 +108,8 @@ type insertion struct {
 	parcelIDs, releases, planned []*int64
 	params                       []*string
 	due, available               []*time.Time
+	lanes                        []*string // where it is not the queue
+	rateKeys, concurrencyKeys    []*string
 	waiting                      []int    // indexes into ids of runs that go to ready
 	holds                        []string // of the waiting ones
 }
@@ -182,7 +122,7 @@ func (p *insertion) empty() bool { return len(p.ids) == 0 }
 
 func (p *insertion) parcels() []Parcel { return p.packer.list() }
 
-func (p *insertion) add(id uuid.UUID, run NewRun) {
+func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	info := p.view.tasks[run.Task]
 	p.ids = append(p.ids, id)
 	p.tasks, p.queues = append(p.tasks, run.Task), append(p.queues, info.queue)
@@ -198,8 +138,14 @@ func (p *insertion) add(id uuid.UUID, run NewRun) {
 		available = &run.At
 	}
 	p.planned, p.due, p.available = append(p.planned, schedule), append(p.due, due), append(p.available, available)
+	var lane *string
+	if info.lane != info.queue {
+		lane = &info.lane
+	}
+	p.lanes, p.rateKeys, p.concurrencyKeys = append(p.lanes, lane), append(p.rateKeys, keys.Rate), append(p.concurrencyKeys, keys.Concurrency)
+	limited := keys.Rate != nil || keys.Concurrency != nil
 
-	if !later && !info.paused && p.packer.put(info.queue, id, info.micros, p.view.lanes[info.queue].direct()) {
+	if !later && !info.paused && !limited && p.packer.put(info.lane, id, info.micros, p.view.lanes[info.lane].direct()) {
 		p.states, p.fences = append(p.states, string(task.StateDispatched)), append(p.fences, 1)
 		release := p.view.release
 		p.releases, p.parcelIDs = append(p.releases, &release), append(p.parcelIDs, nil) // the parcel's id follows
@@ -213,6 +159,8 @@ func (p *insertion) add(id uuid.UUID, run NewRun) {
 		p.holds = append(p.holds, holdLater)
 	case info.paused:
 		p.holds = append(p.holds, holdPaused)
+	case limited:
+		p.holds = append(p.holds, holdLimited)
 	default:
 		p.holds = append(p.holds, holdNone)
 	}
@@ -230,13 +178,16 @@ func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(`
-		INSERT INTO runs (id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, created_at, available_at)
-		SELECT id, task, revision, state, fence, parcel, priority, queue, params::json, release, schedule, due_at, $13, available_at
+		INSERT INTO runs (id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, created_at, available_at,
+			lane, rate_key, concurrency_key)
+		SELECT id, task, revision, state, fence, parcel, priority, queue, params::json, release, schedule, due_at, $13, available_at,
+			lane, rate_key, concurrency_key
 		FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::text[], $9::text[],
-			$10::bigint[], $11::bigint[], $12::timestamptz[], $14::timestamptz[])
-			AS i(id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, available_at)`,
+			$10::bigint[], $11::bigint[], $12::timestamptz[], $14::timestamptz[], $15::text[], $16::text[], $17::text[])
+			AS i(id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, available_at,
+				lane, rate_key, concurrency_key)`,
 		p.ids, p.tasks, p.revisions, p.states, p.fences, p.parcelIDs, p.priorities, p.queues, p.params,
-		p.releases, p.planned, p.due, p.view.now, p.available)
+		p.releases, p.planned, p.due, p.view.now, p.available, p.lanes, p.rateKeys, p.concurrencyKeys)
 	if len(p.waiting) > 0 {
 		p.queueReady(batch)
 	}
@@ -246,15 +197,28 @@ func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
 func (p *insertion) queueReady(batch *pgx.Batch) {
 	n := len(p.waiting)
 	ids, lanes, tasks := make([]uuid.UUID, n), make([]string, n), make([]string, n)
-	priorities, revisions, at := make([]int32, n), make([]int64, n), make([]time.Time, n)
+	priorities, revisions, at, ranks := make([]int32, n), make([]int64, n), make([]time.Time, n), make([]time.Time, n)
+	rates, concurrencies := make([]*string, n), make([]*string, n)
 	for to, from := range p.waiting {
 		ids[to], lanes[to], tasks[to] = p.ids[from], p.queues[from], p.tasks[from]
+		if p.lanes[from] != nil {
+			lanes[to] = *p.lanes[from]
+		}
 		priorities[to], revisions[to], at[to] = p.priorities[from], p.revisions[from], p.view.now
 		if p.available[from] != nil {
 			at[to] = *p.available[from]
 		}
+		ranks[to] = p.view.now.Add(-time.Duration(p.priorities[from]) * priorityAge)
+		rates[to], concurrencies[to] = p.rateKeys[from], p.concurrencyKeys[from]
 	}
-	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, hold, available_at)
-		SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[])`,
-		ids, lanes, priorities, revisions, tasks, p.holds, at)
+	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, hold, available_at, rank, rate_key, concurrency_key)
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
+			$8::timestamptz[], $9::text[], $10::text[])`,
+		ids, lanes, priorities, revisions, tasks, p.holds, at, ranks, rates, concurrencies)
 }
+
+// priorityAge is how much longer than a run of one priority less a run seems to
+// have waited; ranked says the same in SQL.
+const priorityAge = time.Minute
+
+const ranked = `created_at - priority * interval '1 minute'`

@@ -71,7 +71,8 @@ func startedEarlier(ctx context.Context, tx pgx.Tx, tasks, keys []string) (map[u
 		return before, nil
 	}
 	rows, err := tx.Query(ctx, `SELECT k.run, k.at FROM run_keys k
-		JOIN unnest($1::text[], $2::text[]) AS i(t, key) ON k.task = i.t AND k.key = i.key`, tasks, keys)
+		JOIN unnest($1::text[], $2::text[]) AS i(t, key) ON k.task = i.t AND k.key = i.key
+		WHERE NOT k.passed_on`, tasks, keys) // a run of dedupe was asked for with params of its own
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +82,9 @@ func startedEarlier(ctx context.Context, tx pgx.Tx, tasks, keys []string) (map[u
 	asked := make(map[uuid.UUID]*time.Time, len(keys))
 	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { asked[id] = at; ids = append(ids, id); return nil }); err != nil {
 		return nil, err
+	}
+	if len(ids) == 0 {
+		return before, nil
 	}
 	low, high := bounds(ids)
 	rows, err = tx.Query(ctx, `SELECT id, params::text, available_at FROM runs WHERE id = ANY($1) AND id BETWEEN $2 AND $3`, ids, low, high)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -12,22 +13,35 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// A lane is what workers consume: a queue, or a queue's suspect lane for runs
-// that were unfinished when their worker died.
+// A lane is what workers consume: a queue with the tags that a worker must have
+// (task.Lane), or its suspect lane for runs that were unfinished when their worker died.
 const suspectPrefix = "suspect:"
 
-// SuspectLane names the suspect lane of a queue.
-func SuspectLane(queue string) string { return suspectPrefix + queue }
+// SuspectLane names the suspect lane of a lane.
+func SuspectLane(lane string) string { return suspectPrefix + lane }
 
 // Suspect reports whether the lane is a suspect lane.
 func Suspect(lane string) bool { return strings.HasPrefix(lane, suspectPrefix) }
 
 // What keeps a ready run from being dispatched.
 const (
-	holdNone   = ""
-	holdLater  = "later"  // its time has not come
-	holdPaused = "paused" // its task is paused
+	holdNone     = ""
+	holdLater    = "later"    // its time has not come
+	holdPaused   = "paused"   // its task is paused
+	holdLimited  = "limited"  // admission has not let it start
+	holdBuffered = "buffered" // an earlier run of its schedule has not ended
 )
+
+// openHold is the hold of a row of ready that nothing else holds.
+const openHold = `CASE WHEN rate_key IS NULL AND concurrency_key IS NULL THEN '' ELSE 'limited' END`
+
+// laneSlots counts the slots of active workers that serve a lane; in a suspect
+// lane each worker has one.
+func laneSlots(lane string) string {
+	return strings.ReplaceAll(`(SELECT coalesce(sum(CASE WHEN LANE LIKE 'suspect:%' THEN 1 ELSE w.slots END), 0) FROM workers w
+		WHERE w.state = 'active' AND (split_part(replace(LANE, 'suspect:', ''), '+', 1) = ANY (w.queues) OR '*' = ANY (w.queues))
+			AND (string_to_array(LANE, '+'))[2:] <@ w.tags)`, "LANE", lane)
+}
 
 const (
 	parcelMicros   = 20_000 // expected work in one parcel
@@ -54,6 +68,9 @@ func (l laneInfo) direct() int {
 type taskInfo struct {
 	revision int64
 	queue    string
+	lane     string
+	limits   task.Limits
+	params   json.RawMessage // of a task with limits
 	priority int32
 	paused   bool
 	invalid  string
@@ -75,16 +92,15 @@ type querier interface {
 }
 
 const lookAtTasks = `
-	SELECT t.name, t.revision, t.queue, t.priority, t.paused, t.invalid, coalesce(c.micros, 0)
+	SELECT t.name, t.revision, t.queue, t.lane, t.priority, t.paused, t.invalid, coalesce(c.micros, 0), t.rate::text, t.concurrency::text, t.dedupe::text,
+		CASE WHEN num_nonnulls(t.rate, t.concurrency, t.dedupe) > 0 THEN t.params::text END
 	FROM tasks t LEFT JOIN task_costs c ON c.revision = t.revision WHERE t.name = ANY($1)`
 
-const lookAtLanes = `
-	SELECT q.queue,
-		(SELECT coalesce(sum(w.slots), 0) FROM workers w
-			WHERE w.state = 'active' AND (q.queue = ANY (w.queues) OR '*' = ANY (w.queues))),
-		(SELECT count(*) FROM parcels p WHERE p.lane = q.queue AND p.state = 'unclaimed'),
-		EXISTS (SELECT 1 FROM ready r WHERE r.lane = q.queue AND r.hold = '')
-	FROM (SELECT DISTINCT queue FROM tasks WHERE name = ANY($1)) q`
+var lookAtLanes = `
+	SELECT q.lane, ` + laneSlots("q.lane") + `,
+		(SELECT count(*) FROM parcels p WHERE p.lane = q.lane AND p.state = 'unclaimed'),
+		EXISTS (SELECT 1 FROM ready r WHERE r.lane = q.lane AND r.hold = '')
+	FROM (SELECT DISTINCT lane FROM tasks WHERE name = ANY($1)) q`
 
 const lookAtClock = `SELECT clock_timestamp(), (SELECT coalesce(max(id), 0) FROM releases)`
 
@@ -103,8 +119,12 @@ func (s *Store) lookAtLanes(ctx context.Context, db querier, runs []NewRun) (*la
 	batch.Queue(lookAtTasks, names).Query(func(rows pgx.Rows) error {
 		var name string
 		var t taskInfo
-		_, err := pgx.ForEachRow(rows, []any{&name, &t.revision, &t.queue, &t.priority, &t.paused, &t.invalid, &t.micros},
-			func() error { view.tasks[name] = t; return nil })
+		var rate, concurrency, dedupe, params *string
+		_, err := pgx.ForEachRow(rows, []any{&name, &t.revision, &t.queue, &t.lane, &t.priority, &t.paused, &t.invalid, &t.micros,
+			&rate, &concurrency, &dedupe, &params}, func() error {
+			view.tasks[name] = t.withLimits(rate, concurrency, dedupe, params)
+			return nil
+		})
 		return err
 	})
 	batch.Queue(lookAtLanes, names).Query(func(rows pgx.Rows) error {
@@ -118,18 +138,16 @@ func (s *Store) lookAtLanes(ctx context.Context, db querier, runs []NewRun) (*la
 	return view, wrap(db.SendBatch(ctx, batch).Close(), "look at tasks and lanes")
 }
 
-// refuse looks for runs whose task cannot have any; nil when there is none.
-func (v *laneView) refuse(runs []NewRun) *RefusedRuns {
-	refused := &RefusedRuns{Reasons: map[int]error{}}
-	for i := range runs {
-		if err := v.accepts(runs[i].Task); err != nil {
-			refused.Reasons[i] = err
-		}
+func (t taskInfo) withLimits(rate, concurrency, dedupe, params *string) taskInfo {
+	if params == nil {
+		return t
 	}
-	if len(refused.Reasons) == 0 {
-		return nil
+	t.params = json.RawMessage(*params)
+	var err error
+	if t.limits, err = parseLimits(rate, concurrency, dedupe); err != nil && t.invalid == "" {
+		t.invalid = err.Error() // nobody has checked the row yet
 	}
-	return refused
+	return t
 }
 
 // accepts says why a task cannot have runs, or nil.

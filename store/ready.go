@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +17,7 @@ const fillLimit = 5000
 // room, and returns the parcels to enqueue. more reports that it stopped at its
 // bound rather than for want of room.
 func (s *Store) Fill(ctx context.Context, term int64) (parcels []Parcel, more bool, err error) {
-	lanes, err := s.lanesInNeed(ctx)
+	lanes, err := s.lanesInNeed(ctx, holdNone)
 	if err != nil {
 		return nil, false, err
 	}
@@ -33,25 +34,26 @@ func (s *Store) Fill(ctx context.Context, term int64) (parcels []Parcel, more bo
 	return parcels, more, nil
 }
 
-// lanesInNeed walks the distinct lanes of ready by index jumps.
-func (s *Store) lanesInNeed(ctx context.Context) (map[string]laneInfo, error) {
-	rows, err := s.pool.Query(ctx, `
+// lanesInNeed walks the distinct lanes of ready with that hold by index jumps;
+// waiting says that open runs wait there.
+func (s *Store) lanesInNeed(ctx context.Context, hold string) (map[string]laneInfo, error) {
+	rows, err := s.pool.Query(ctx, strings.ReplaceAll(`
 		WITH RECURSIVE l AS (
-			(SELECT lane FROM ready WHERE hold = '' ORDER BY lane LIMIT 1)
+			(SELECT lane FROM ready WHERE hold = 'HOLD' ORDER BY lane LIMIT 1)
 			UNION ALL
-			SELECT (SELECT r.lane FROM ready r WHERE r.hold = '' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
+			SELECT (SELECT r.lane FROM ready r WHERE r.hold = 'HOLD' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
 		)
-		SELECT lane, (SELECT coalesce(sum(CASE WHEN lane LIKE 'suspect:%' THEN 1 ELSE w.slots END), 0) FROM workers w
-				WHERE w.state = 'active' AND (replace(lane, 'suspect:', '') = ANY (w.queues) OR '*' = ANY (w.queues))),
-			(SELECT count(*) FROM parcels p WHERE p.lane = l.lane AND p.state = 'unclaimed')
-		FROM l WHERE lane IS NOT NULL`)
+		SELECT lane, `+laneSlots("l.lane")+`,
+			(SELECT count(*) FROM parcels p WHERE p.lane = l.lane AND p.state = 'unclaimed'),
+			EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane AND r.hold = '')
+		FROM l WHERE lane IS NOT NULL`, "HOLD", hold))
 	if err != nil {
 		return nil, wrap(err, "look at lanes")
 	}
 	lanes := map[string]laneInfo{}
 	var lane string
 	var info laneInfo
-	_, err = pgx.ForEachRow(rows, []any{&lane, &info.slots, &info.open}, func() error { lanes[lane] = info; return nil })
+	_, err = pgx.ForEachRow(rows, []any{&lane, &info.slots, &info.open, &info.waiting}, func() error { lanes[lane] = info; return nil })
 	return lanes, wrap(err, "look at lanes")
 }
 
@@ -77,14 +79,14 @@ func (s *Store) fillLane(ctx context.Context, term int64, lane string, room int)
 	return parcels, full, err
 }
 
-// takeReady packs ready runs in order of priority and age as far as they fit,
+// takeReady packs ready runs in the order of their rank, which is their age and priority, as far as they fit,
 // and then locks only those.
 func takeReady(ctx context.Context, tx pgx.Tx, lane string, room, limit int) (pack packer, taken []uuid.UUID, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT r.run, coalesce(c.micros, 0)
 		FROM ready r LEFT JOIN task_costs c ON c.revision = r.revision
 		WHERE r.lane = $1 AND r.hold = '' AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.name = r.task AND t.paused)
-		ORDER BY r.priority DESC, r.run LIMIT $2`, lane, limit)
+		ORDER BY r.rank, r.run LIMIT $2`, lane, limit)
 	if err != nil {
 		return pack, nil, err
 	}
@@ -100,15 +102,15 @@ func takeReady(ctx context.Context, tx pgx.Tx, lane string, room, limit int) (pa
 	if err != nil || len(taken) == 0 {
 		return pack, taken, err
 	}
-	locked, err := lockReady(ctx, tx, taken)
+	locked, err := lockReady(ctx, tx, taken, holdNone)
 	pack.keep(locked)
 	return pack, slices.DeleteFunc(taken, func(id uuid.UUID) bool { return !locked[id] }), err
 }
 
 // lockReady locks those of the runs that are still ready, leaving out what
 // another transaction holds.
-func lockReady(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
-	rows, err := tx.Query(ctx, `SELECT run FROM ready WHERE run = ANY($1) AND hold = '' FOR UPDATE SKIP LOCKED`, ids)
+func lockReady(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, hold string) (map[uuid.UUID]bool, error) {
+	rows, err := tx.Query(ctx, `SELECT run FROM ready WHERE run = ANY($1) AND hold = $2 FOR UPDATE SKIP LOCKED`, ids, hold)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +148,7 @@ func (s *Store) OpenDue(ctx context.Context, term int64) (opened int64, err erro
 			return err
 		}
 		tag, err := tx.Exec(ctx, `
-			UPDATE ready SET hold = '' WHERE run IN (
+			UPDATE ready SET hold = `+openHold+` WHERE run IN (
 				SELECT run FROM ready WHERE hold = 'later' AND available_at <= (SELECT clock_timestamp())
 				ORDER BY available_at LIMIT $1 FOR UPDATE SKIP LOCKED)`, fillLimit)
 		opened = tag.RowsAffected()
@@ -164,7 +166,7 @@ func (s *Store) SyncPauses(ctx context.Context, term int64) error {
 		batch := &pgx.Batch{}
 		batch.Queue(`UPDATE ready SET hold = 'paused' WHERE run IN (
 			SELECT r.run FROM tasks t JOIN ready r ON r.task = t.name AND r.hold = '' WHERE t.paused LIMIT $1 FOR UPDATE OF r SKIP LOCKED)`, fillLimit)
-		batch.Queue(`UPDATE ready SET hold = '' WHERE run IN (
+		batch.Queue(`UPDATE ready SET hold = `+openHold+` WHERE run IN (
 			SELECT r.run FROM ready r WHERE r.hold = 'paused' AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.name = r.task AND t.paused)
 			LIMIT $1 FOR UPDATE OF r SKIP LOCKED)`, fillLimit)
 		return tx.SendBatch(ctx, batch).Close()
@@ -202,10 +204,17 @@ func (s *Store) renumber(ctx context.Context, term int64, which string, args ...
 	return parcels, err
 }
 
-// Pending is the dispatcher's cheap look: whether a ready run is open, and
-// whether a held one's time has come.
-func (s *Store) Pending(ctx context.Context) (open, due bool, err error) {
+// Pending is the dispatcher's cheap look.
+func (s *Store) Pending(ctx context.Context) (p Pending, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ready WHERE hold = ''),
-		EXISTS (SELECT 1 FROM ready WHERE hold = 'later' AND available_at <= (SELECT clock_timestamp()))`).Scan(&open, &due)
-	return open, due, wrap(err, "look for ready runs")
+		EXISTS (SELECT 1 FROM ready WHERE hold = 'later' AND available_at <= (SELECT clock_timestamp())),
+		EXISTS (SELECT 1 FROM ready WHERE hold = 'limited')`).Scan(&p.Open, &p.Due, &p.Limited)
+	return p, wrap(err, "look for ready runs")
+}
+
+// Pending says which kinds of ready runs there are.
+type Pending struct {
+	Open    bool // wait for room only
+	Due     bool // their time has come
+	Limited bool // wait for a place or a token, or just for admission
 }

@@ -47,7 +47,7 @@ func TestRunsOfADeletedTaskKeepTheirLane(t *testing.T) {
 	require.NoError(t, f.DeleteTask(ctx, "batch"))
 	f.worker()
 	require.Len(t, f.fill(), 1)
-	queues, err := f.Queues(ctx)
+	queues, err := f.Lanes(ctx)
 	require.NoError(t, err)
 	require.Equal(t, []string{"default", "nightly"}, queues)
 }

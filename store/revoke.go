@@ -35,7 +35,8 @@ type lostParcel struct {
 
 // Revoke takes back the claimed parcels of workers that are no longer live, a
 // bounded number at once: each unfinished run gets a new fence and goes to its
-// queue's suspect lane with its retry budget untouched. A run that was alone
+// queue's suspect lane with its retry budget untouched. It keeps its place of a
+// concurrency limit and takes a new token of a rate limit. A run that was alone
 // there when its worker died, for the third time, is quarantined.
 // more reports that further parcels wait.
 func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, more bool, err error) {
@@ -85,10 +86,11 @@ const revokeStatement = `
 				ELSE 'its worker was lost' END,
 			available_at = clock_timestamp()
 		FROM locked JOIN p ON p.id = locked.parcel WHERE r.id = locked.id AND r.id = ANY ($4) AND r.id BETWEEN $5 AND $6
-		RETURNING r.id, r.task, r.state, r.queue, r.priority, r.revision, p.worker
+		RETURNING r.id, r.task, r.state, coalesce(r.lane, r.queue) AS lane, r.priority, r.revision, p.worker, r.created_at, r.rate_key
 	), queued AS (
-		INSERT INTO ready (run, lane, priority, revision, task, available_at)
-		SELECT id, 'suspect:' || queue, priority, revision, task, clock_timestamp() FROM u WHERE state = 'queued'
+		INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key)
+		SELECT id, 'suspect:' || lane, priority, revision, task, clock_timestamp(), ` + ranked + `,
+			CASE WHEN rate_key IS NULL THEN '' ELSE 'limited' END, rate_key FROM u WHERE state = 'queued'
 	)
 	SELECT id, task, state, worker FROM u`
 
@@ -114,6 +116,17 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, `DELETE FROM parcels WHERE id = ANY($1)`, ids)
-	return revoked, err
+	var over []uuid.UUID
+	for _, r := range revoked {
+		if r.State.Terminal() {
+			over = append(over, r.ID)
+		}
+	}
+	batch := &pgx.Batch{}
+	if len(over) > 0 {
+		batch.Queue(`DELETE FROM holds WHERE run = ANY($1)`, over)
+	}
+	batch.Queue(startWindow+` WHERE parcel = ANY($1) AND back_at = 'infinity'`, ids) // its claim may not have come that far
+	batch.Queue(`DELETE FROM parcels WHERE id = ANY($1)`, ids)
+	return revoked, tx.SendBatch(ctx, batch).Close()
 }

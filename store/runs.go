@@ -122,41 +122,46 @@ func (s *Store) Finished(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]ta
 // conflict. Locks are taken in the order run, parcel, ready, as a worker's
 // writes do; a clash with the dispatcher's other order is a deadlock that is retried.
 func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error) {
-	err := s.inTx(ctx, "cancel run "+id.String(), func(tx pgx.Tx) error {
-		var state task.State
-		var parcel, worker *int64
-		err := tx.QueryRow(ctx, `SELECT state, parcel FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &parcel)
-		switch {
-		case isMissing(err):
-			return noRun(id)
-		case err != nil:
-			return err
-		case state.Terminal():
-			return task.Errorf(task.CodeConflict, "run %s has ended: it is %s", id, state)
-		}
-		// Waits for a claim under way: after it the worker is known.
-		err = tx.QueryRow(ctx, `SELECT worker FROM parcels WHERE id = $1 FOR UPDATE`, parcel).Scan(&worker)
-		if err != nil && !isMissing(err) {
-			return err
-		}
-		if worker == nil {
-			if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
-				return err
-			}
-			_, err = tx.Exec(ctx, `UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
-				reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
-			return err
-		}
-		batch := &pgx.Batch{}
-		batch.Queue(`UPDATE runs SET cancel_requested = true, reason = $2 WHERE id = $1`, id, clean("cancel asked by "+by))
-		batch.Queue(`INSERT INTO cancels (run, worker) VALUES ($1, $2) ON CONFLICT (run) DO UPDATE SET worker = excluded.worker`, id, *worker)
-		batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(*worker, 10))
-		return tx.SendBatch(ctx, batch).Close()
-	})
+	err := s.inTx(ctx, "cancel run "+id.String(), func(tx pgx.Tx) error { return cancelOne(ctx, tx, id, by) })
 	if err != nil {
 		return task.Run{}, err
 	}
 	return s.Run(ctx, id)
+}
+
+func cancelOne(ctx context.Context, tx pgx.Tx, id uuid.UUID, by string) error {
+	var state task.State
+	var parcel, worker *int64
+	err := tx.QueryRow(ctx, `SELECT state, parcel FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &parcel)
+	switch {
+	case isMissing(err):
+		return noRun(id)
+	case err != nil:
+		return err
+	case state.Terminal():
+		return task.Errorf(task.CodeConflict, "run %s has ended: it is %s", id, state)
+	}
+	// Waits for a claim under way: after it the worker is known.
+	err = tx.QueryRow(ctx, `SELECT worker FROM parcels WHERE id = $1 FOR UPDATE`, parcel).Scan(&worker)
+	if err != nil && !isMissing(err) {
+		return err
+	}
+	if worker == nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM holds WHERE run = $1`, id); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
+			reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
+		return err
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`UPDATE runs SET cancel_requested = true, reason = $2 WHERE id = $1`, id, clean("cancel asked by "+by))
+	batch.Queue(`INSERT INTO cancels (run, worker) VALUES ($1, $2) ON CONFLICT (run) DO UPDATE SET worker = excluded.worker`, id, *worker)
+	batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(*worker, 10))
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // RetryRun puts a run that did not succeed back to queued with a fresh retry
@@ -253,7 +258,8 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
-	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at)
-		SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE id = $1`, id)
+	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit)
+		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, `+openHold+`, rate_key, concurrency_key, concurrency_limit
+		FROM runs WHERE id = $1`, id)
 	return tx.SendBatch(ctx, batch).Close()
 }

@@ -285,15 +285,18 @@ type firing struct {
 	runs  *insertion
 	fires []task.Fire
 	next  map[int64]*time.Time
-	last  map[int64]uuid.UUID
+
+	wanted []NewRun // of the fires at the same index of places
+	places []int
+	last   map[int64]uuid.UUID
 }
 
 func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func(Due, time.Time) Decision) (*firing, error) {
-	wanted := make([]NewRun, len(due))
+	tasks := make([]NewRun, len(due))
 	for i, d := range due {
-		wanted[i].Task = d.Schedule.Task
+		tasks[i].Task = d.Schedule.Task
 	}
-	view, err := s.lookAtLanes(ctx, tx, wanted)
+	view, err := s.lookAtLanes(ctx, tx, tasks)
 	if err != nil {
 		return nil, err
 	}
@@ -310,15 +313,13 @@ func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func
 			}
 			fire.Schedule, fire.Task = d.Schedule.ID, d.Schedule.Task
 			if fire.Outcome == task.FireStarted {
-				id := s.ids.mint(view.now, 1)[0]
-				fire.Run = &id
-				f.last[fire.Schedule] = id
-				f.runs.add(id, NewRun{Task: fire.Task, schedule: fire.Schedule, dueAt: fire.DueAt})
+				f.wanted = append(f.wanted, NewRun{Task: fire.Task, schedule: fire.Schedule, dueAt: fire.DueAt})
+				f.places = append(f.places, len(f.fires))
 			}
 			f.fires = append(f.fires, fire)
 		}
 	}
-	return f, nil
+	return f, s.start(ctx, tx, f)
 }
 
 func (f *firing) write(ctx context.Context, tx pgx.Tx) ([]Parcel, error) {

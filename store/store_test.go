@@ -23,8 +23,14 @@ type fixture struct {
 
 func open(t *testing.T) *fixture {
 	t.Helper()
+	return openWith(t, store.Config{})
+}
+
+func openWith(t *testing.T, cfg store.Config) *fixture {
+	t.Helper()
 	ctx := context.Background()
-	s, err := store.Open(ctx, store.Config{URL: servertest.PostgresURL(t)})
+	cfg.URL = servertest.PostgresURL(t)
+	s, err := store.Open(ctx, cfg)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(ctx))
@@ -573,10 +579,9 @@ func TestDelayedRunsOpenWhenTheirTimeComes(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, n)
 	f.exec(`UPDATE ready SET available_at = clock_timestamp()`)
-	open, due, err := f.Pending(ctx)
+	pending, err := f.Pending(ctx)
 	require.NoError(t, err)
-	require.False(t, open)
-	require.True(t, due)
+	require.Equal(t, store.Pending{Due: true}, pending)
 	n, err = f.OpenDue(ctx, f.term)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)

@@ -57,6 +57,7 @@ func applyTask(ctx context.Context, tx pgx.Tx, def task.Definition) (change stri
 	if err != nil {
 		return "", err
 	}
+	rate, concurrency, dedupe := limitTexts(def.Limits())
 	var before, after int64
 	var description string
 	err = tx.QueryRow(ctx, `SELECT revision, description FROM tasks WHERE name = $1 FOR UPDATE`, def.Name).Scan(&before, &description)
@@ -67,14 +68,17 @@ func applyTask(ctx context.Context, tx pgx.Tx, def task.Definition) (change stri
 	// A plain UPDATE where the task is there: an upsert would run the insert's
 	// trigger too, which makes a revision.
 	statement := `UPDATE tasks SET description = $2, chain = $3::text::json, params = $4::text::json, timeout_ms = $5,
-		retry = $6::text::json, queue = $7, priority = $8, durable = $9 WHERE name = $1 RETURNING revision`
+		retry = $6::text::json, queue = $7, priority = $8, durable = $9,
+		tags = $10, rate = $11::text::json, concurrency = $12::text::json, dedupe = $13::text::json WHERE name = $1 RETURNING revision`
 	if created {
-		statement = `INSERT INTO tasks (name, description, chain, params, timeout_ms, retry, queue, priority, durable)
-			VALUES ($1, $2, $3::text::json, $4::text::json, $5, $6::text::json, $7, $8, $9) ON CONFLICT (name) DO NOTHING RETURNING revision`
+		statement = `INSERT INTO tasks (name, description, chain, params, timeout_ms, retry, queue, priority, durable, tags, rate, concurrency, dedupe)
+			VALUES ($1, $2, $3::text::json, $4::text::json, $5, $6::text::json, $7, $8, $9,
+				$10, $11::text::json, $12::text::json, $13::text::json) ON CONFLICT (name) DO NOTHING RETURNING revision`
 	}
 	err = tx.QueryRow(ctx, statement,
 		def.Name, def.Description, string(def.Chain), string(def.Params), time.Duration(def.Timeout).Milliseconds(),
-		string(retry), def.Queue, *def.Priority, *def.Durable).Scan(&after)
+		string(retry), def.Queue, *def.Priority, *def.Durable,
+		append([]string{}, def.Tags...), rate, concurrency, dedupe).Scan(&after)
 	if created && isMissing(err) {
 		return applyTask(ctx, tx, def) // somebody made it meanwhile
 	}
@@ -169,16 +173,17 @@ func scanSchedule(row pgx.CollectableRow) (sc task.Schedule, err error) {
 }
 
 const taskColumns = `SELECT name, description, chain::text, params::text, timeout_ms, retry::text, queue, priority, durable,
-	paused, note, revision, CASE WHEN checked = revision THEN invalid ELSE '' END, created_at, updated_at, keep_ms FROM tasks `
+	tags, rate::text, concurrency::text, dedupe::text, paused, note, revision, CASE WHEN checked = revision THEN invalid ELSE '' END, created_at, updated_at, keep_ms FROM tasks `
 
 func scanTask(row pgx.CollectableRow) (t task.Task, err error) {
 	var chain, params, retry string
+	var rate, concurrency, dedupe *string
 	var timeout int64
 	var keep *int64
 	var priority int
 	var durable bool
 	err = row.Scan(&t.Name, &t.Description, &chain, &params, &timeout, &retry, &t.Queue, &priority, &durable,
-		&t.Paused, &t.Note, &t.Revision, &t.Invalid, &t.CreatedAt, &t.UpdatedAt, &keep)
+		&t.Tags, &rate, &concurrency, &dedupe, &t.Paused, &t.Note, &t.Revision, &t.Invalid, &t.CreatedAt, &t.UpdatedAt, &keep)
 	if err != nil {
 		return t, err
 	}
@@ -191,6 +196,11 @@ func scanTask(row pgx.CollectableRow) (t task.Task, err error) {
 	if t.Retry, err = parseRetry(retry); err != nil && t.Invalid == "" {
 		t.Invalid = err.Error()
 	}
+	limits, err := parseLimits(rate, concurrency, dedupe)
+	if err != nil && t.Invalid == "" {
+		t.Invalid = err.Error()
+	}
+	t.Rate, t.Concurrency, t.Dedupe = limits.Rate, limits.Concurrency, limits.Dedupe
 	return t, nil
 }
 

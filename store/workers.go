@@ -18,9 +18,9 @@ const lostAfterTicks = 5
 // RegisterWorker enters a new worker process and returns its epoch.
 func (s *Store) RegisterWorker(ctx context.Context, w task.Worker) (epoch int64, err error) {
 	err = s.beats.QueryRow(ctx, `
-		INSERT INTO workers (id, host, pid, version, master, queues, slots, rss, tick)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, (SELECT tick FROM cluster)) RETURNING epoch`,
-		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS).Scan(&epoch)
+		INSERT INTO workers (id, host, pid, version, master, queues, slots, rss, tags, tick)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::text[], '{}'), (SELECT tick FROM cluster)) RETURNING epoch`,
+		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS, w.Tags).Scan(&epoch)
 	return epoch, wrap(err, "register worker "+w.ID)
 }
 
@@ -87,7 +87,7 @@ func (s *Store) MarkLost(ctx context.Context, term int64) (lost []string, err er
 // Workers lists the live workers, or all of the last week, newest first.
 func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, epoch, host, pid, version, master, state, reason, queues, slots, running, rss, started_at, beat_at,
+		SELECT id, epoch, host, pid, version, master, state, reason, queues, tags, slots, running, rss, started_at, beat_at,
 			coalesce(ended_at, clock_timestamp()) - started_at
 		FROM workers WHERE $1 OR state IN ('active', 'draining') ORDER BY epoch DESC LIMIT 1000`, all)
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w task.Worker, err error) {
 		var age time.Duration
-		err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.State, &w.Reason, &w.Queues,
+		err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.State, &w.Reason, &w.Queues, &w.Tags,
 			&w.Slots, &w.Running, &w.RSS, &w.StartedAt, &w.BeatAt, &age)
 		w.Age = task.Duration(age.Round(time.Millisecond))
 		return w, err
@@ -103,23 +103,23 @@ func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	return list, wrap(err, "list workers")
 }
 
-// Queues lists the queues that tasks or waiting parcels name, for workers that
-// serve all of them.
-func (s *Store) Queues(ctx context.Context) ([]string, error) {
+// Lanes lists the lanes that tasks or waiting parcels name, without suspect
+// lanes: what workers choose from.
+func (s *Store) Lanes(ctx context.Context) ([]string, error) {
 	rows, err := s.pool.Query(ctx, `
-		WITH RECURSIVE q AS (
-			(SELECT queue FROM tasks ORDER BY queue LIMIT 1)
+		WITH RECURSIVE l AS (
+			(SELECT lane FROM tasks ORDER BY lane LIMIT 1)
 			UNION ALL
-			SELECT (SELECT t.queue FROM tasks t WHERE t.queue > q.queue ORDER BY t.queue LIMIT 1) FROM q WHERE q.queue IS NOT NULL
+			SELECT (SELECT t.lane FROM tasks t WHERE t.lane > l.lane ORDER BY t.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
 		)
-		SELECT queue FROM q WHERE queue IS NOT NULL
+		SELECT lane FROM l WHERE lane IS NOT NULL
 		UNION SELECT replace(lane, 'suspect:', '') FROM parcels
 		UNION SELECT $1 ORDER BY 1`, task.DefaultQueue)
 	if err != nil {
-		return nil, wrap(err, "list queues")
+		return nil, wrap(err, "list lanes")
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return list, wrap(err, "list queues")
+	return list, wrap(err, "list lanes")
 }
 
 // LearnCosts folds measured durations into the moving averages that parcels

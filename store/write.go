@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,7 +32,10 @@ type Ending struct {
 	StartedAt time.Time
 	Attempt   int           // of the next attempt, when it goes again
 	After     time.Duration // how long to wait before that
-	Lane      string        // it goes again in; "": its queue's own
+	Lane      string        // it goes again in; "": its own
+	Parcel    int64         // that it was claimed in
+	Held      bool          // rows in holds end with it
+	Rated     bool          // it has taken a token of a rate limit
 
 	refused bool // it stands for one that the database did not take
 }
@@ -141,7 +145,7 @@ func (e Ending) refuse(cause error) Ending {
 	reason := "the outcome cannot be stored: " + clean(cause.Error())
 	outcome, _ := json.Marshal(task.Fail(reason)) // text marshals
 	return Ending{Run: e.Run, Fence: e.Fence, State: task.StateFailed, Reason: reason, Outcome: outcome,
-		StartedAt: e.StartedAt, refused: true}
+		StartedAt: e.StartedAt, Held: e.Held, refused: true}
 }
 
 // writeOnce sends everything in one round trip; without an explicit BEGIN the
@@ -244,9 +248,17 @@ const endRuns = `
 		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
 	RETURNING r.id`
 
+// What the runs occupied ends with them.
+const endHeldRuns = `WITH ended AS (` + endRuns + `
+	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id)
+	SELECT id FROM ended`
+
 // A run that goes again gets a new fence. If its own earlier commit did that
 // already (fence + 1, same attempt) it counts as written but is not queued twice.
 // A run that somebody asked to cancel meanwhile does not go again.
+//
+// A run of a task with limits gives its place back while it waits for its retry
+// and when it has not started; else it keeps it, and takes only a new token.
 const requeueRuns = `
 	WITH i AS (
 		SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $9::timestamptz[], $12::text[])
@@ -258,32 +270,76 @@ const requeueRuns = `
 			packages = ` + allPackages + `, started_at = coalesce(r.started_at, i.started_at), worker = $8,
 			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
 		FROM i WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
-		RETURNING r.id, r.state, coalesce(i.lane, r.queue) AS lane, r.priority, r.revision, r.task, r.available_at, i.after_ms
+		RETURNING r.id, r.state, coalesce(i.lane, r.lane, r.queue) AS lane, r.priority, r.revision, r.task, r.available_at, i.after_ms,
+			r.created_at, r.rate_key, r.concurrency_key, r.concurrency_limit, i.after_ms > 0 OR i.started_at IS NULL AS anew
 	), queued AS (
-		INSERT INTO ready (run, lane, priority, revision, task, hold, available_at)
-		SELECT id, lane, priority, revision, task, CASE WHEN after_ms > 0 THEN 'later' ELSE '' END, available_at FROM u WHERE state = 'queued'
-	)
+		INSERT INTO ready (run, lane, priority, revision, task, hold, available_at, rank, rate_key, concurrency_key, concurrency_limit)
+		SELECT id, lane, priority, revision, task,
+			CASE WHEN after_ms > 0 THEN 'later' WHEN rate_key IS NOT NULL OR anew AND concurrency_key IS NOT NULL THEN 'limited' ELSE '' END,
+			available_at, ` + ranked + `, rate_key, CASE WHEN anew THEN concurrency_key END, concurrency_limit FROM u WHERE state = 'queued'
+	)REFUND
 	SELECT id FROM u UNION ALL
 	SELECT r.id FROM runs r JOIN i ON r.id = i.id
 	WHERE r.id BETWEEN $10 AND $11 AND r.fence = i.fence + 1 AND r.attempt = i.attempt AND r.state IN ('queued', 'cancelled')`
 
+// Runs that have not started give their tokens back.
+const refundTokens = `, refunded AS (
+		UPDATE rate_uses t SET tokens = greatest(t.tokens - n.count, 0)
+		FROM (SELECT p.parcel, u.task, u.rate_key, count(*) FROM u JOIN unnest($1::uuid[], $13::bigint[]) AS p(id, parcel) ON p.id = u.id
+			GROUP BY p.parcel, u.task, u.rate_key) n
+		WHERE t.parcel = ANY ($13) AND t.parcel = n.parcel AND t.task = n.task AND t.key = n.rate_key
+	)`
+
+var (
+	requeue         = strings.Replace(requeueRuns, "REFUND", "", 1)
+	requeueRefunded = strings.Replace(requeueRuns, "REFUND", refundTokens, 1)
+)
+
+// A run that goes again gives its place of a limit back while it waits for its
+// retry and when it has not started; one that was cancelled meanwhile has ended.
+const releaseHolds = `
+	DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
+	WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
+		AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')`
+
 func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
-	var again, over []Ending
+	var again, refunded, over, held []Ending
 	for _, e := range b.Endings {
-		if e.State == task.StateQueued {
-			again = append(again, e)
-		} else {
+		switch {
+		case e.State != task.StateQueued:
 			over = append(over, e)
+		case e.Rated && e.StartedAt.IsZero():
+			refunded = append(refunded, e)
+		default:
+			again = append(again, e)
+		}
+		if e.Held && e.State == task.StateQueued {
+			held = append(held, e)
 		}
 	}
 	if len(over) > 0 {
-		c := endingColumns(over)
-		batch.Queue(endRuns, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
+		c, statement := endingColumns(over), endRuns
+		if slices.ContainsFunc(over, func(e Ending) bool { return e.Held }) {
+			statement = endHeldRuns
+		}
+		batch.Queue(statement, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
 	}
 	if len(again) > 0 {
 		c := endingColumns(again)
-		batch.Queue(requeueRuns, c.ids, c.fences, c.attempts, c.after, c.outcomes, c.reasons, c.packages, b.Worker, c.started, c.low, c.high, c.lanes).Query(note)
+		batch.Queue(requeue, c.requeueArgs(b.Worker)...).Query(note)
 	}
+	if len(refunded) > 0 {
+		c := endingColumns(refunded)
+		batch.Queue(requeueRefunded, append(c.requeueArgs(b.Worker), c.parcels)...).Query(note)
+	}
+	if len(held) > 0 {
+		c := endingColumns(held)
+		batch.Queue(releaseHolds, c.ids, c.fences, c.anew, c.low, c.high)
+	}
+}
+
+func (c endingArrays) requeueArgs(worker int64) []any {
+	return []any{c.ids, c.fences, c.attempts, c.after, c.outcomes, c.reasons, c.packages, worker, c.started, c.low, c.high, c.lanes}
 }
 
 type endingArrays struct {
@@ -294,6 +350,8 @@ type endingArrays struct {
 	outcomes, packages, tails []*string
 	reasons, lanes            []*string
 	started                   []*time.Time
+	parcels                   []int64
+	anew                      []bool // it goes through admission again
 	low, high                 uuid.UUID
 }
 
@@ -310,7 +368,8 @@ func endingColumns(endings []Ending) endingArrays {
 		if !e.StartedAt.IsZero() {
 			started = &e.StartedAt
 		}
-		c.started = append(c.started, started)
+		c.started, c.parcels = append(c.started, started), append(c.parcels, e.Parcel)
+		c.anew = append(c.anew, e.State == task.StateQueued && (e.After > 0 || started == nil))
 	}
 	c.low, c.high = bounds(c.ids)
 	return c

@@ -105,6 +105,9 @@ func (d Definition) Validate() error {
 			return err
 		}
 	}
+	if err := d.validateFlow(); err != nil {
+		return err
+	}
 	return d.Retry.validate()
 }
 

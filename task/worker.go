@@ -24,6 +24,7 @@ type Worker struct {
 	State     WorkerState `json:"state"`
 	Reason    string      `json:"reason,omitempty"` // why it stopped or was lost
 	Queues    []string    `json:"queues"`
+	Tags      []string    `json:"tags,omitempty"`
 	Slots     int         `json:"slots"`   // runs at once
 	Running   int         `json:"running"` // runs now
 	RSS       int64       `json:"rss"`     // bytes

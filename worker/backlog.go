@@ -80,19 +80,31 @@ func (b *backlog) room() bool {
 
 // stale takes out the jobs that should go elsewhere: those that have waited for
 // longer than stuck while no slot took any, and those that have waited much
-// longer than that although slots are at work.
-func (b *backlog) stale(now time.Time, stuck time.Duration) []*job {
+// longer than that although slots are at work. One with a token of a rate limit
+// is never kept for much longer: the limit counts when it was claimed.
+func (b *backlog) stale(now time.Time, stuck time.Duration) (old []*job) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	patient := stuck
 	if now.Sub(b.popped) < stuck {
-		stuck *= patience
+		patient *= patience
 	}
-	n := 0
-	for n < len(b.jobs) && now.Sub(b.jobs[n].claimedAt) > stuck {
-		n++
+	if len(b.jobs) == 0 || now.Sub(b.jobs[0].claimedAt) <= stuck {
+		return nil
 	}
-	old := b.jobs[:n:n]
-	b.jobs = b.jobs[n:]
+	rest := b.jobs[:0:0]
+	for _, j := range b.jobs {
+		limit := patient
+		if j.claimed.Rated {
+			limit = stuck
+		}
+		if now.Sub(j.claimedAt) > limit {
+			old = append(old, j)
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	b.jobs = rest
 	return old
 }
 

@@ -195,8 +195,8 @@ func (j *job) failed(rev *prepared, state task.State, result chain.Result, reaso
 }
 
 func (j *job) ending(state task.State, result chain.Result, reason string) *store.Ending {
-	e := &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: state, Reason: reason, Attempt: j.claimed.Attempt, Lane: j.lane,
-		StartedAt: j.startedAt, Packages: j.usedPackages()}
+	e := j.back()
+	e.State, e.Reason, e.StartedAt, e.Packages = state, reason, j.startedAt, j.usedPackages()
 	if state != task.StateQueued || reason != "" {
 		if !result.Outcome.Success && result.Outcome.Reason == "" {
 			result.Outcome.Reason = reason
@@ -207,6 +207,12 @@ func (j *job) ending(state task.State, result chain.Result, reason string) *stor
 		e.Tail, _ = json.Marshal(result.Steps)
 	}
 	return e
+}
+
+// back is the ending of a run that has not started and goes again.
+func (j *job) back() *store.Ending {
+	return &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt, Lane: j.lane,
+		Parcel: j.parcel.id, Held: j.claimed.Held, Rated: j.claimed.Rated}
 }
 
 func (j *job) commitStep(ctx context.Context, step task.Step) error {

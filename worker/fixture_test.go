@@ -73,7 +73,7 @@ func (r *record) String() string {
 func start(t *testing.T) *cluster {
 	t.Helper()
 	url := servertest.PostgresURL(t)
-	s, err := store.Open(t.Context(), store.Config{URL: url})
+	s, err := store.Open(t.Context(), store.Config{URL: url, Keys: dispatch.NewKeys()})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(t.Context()))

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,24 +18,37 @@ const (
 	stopPatience = 2 * time.Second
 )
 
-// syncLanes starts a consumer for each lane that has none yet: the queue's own
-// and its suspect lane.
+// syncLanes starts a consumer for each lane that has none yet: those of the
+// worker's queues whose tags it has, and their suspect lanes.
 func (s *session) syncLanes(ctx context.Context) {
-	queues := s.cfg.Queues
-	if slices.Contains(queues, AllQueues) {
-		known, err := s.deps.Store.Queues(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.WithError(err).Warn("cannot list queues")
-			}
-			return
+	lanes := slices.DeleteFunc(slices.Clone(s.cfg.Queues), func(q string) bool { return q == AllQueues })
+	known, err := s.deps.Store.Lanes(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.WithError(err).Warn("cannot list lanes")
+	}
+	for _, lane := range known {
+		if s.cfg.serves(lane) {
+			lanes = append(lanes, lane)
 		}
-		queues = known
 	}
-	for _, q := range queues {
-		s.consume(q, queue.ConsumeConfig{})
-		s.consume(store.SuspectLane(q), queue.ConsumeConfig{Concurrency: 1, PollInterval: suspectPoll})
+	for _, lane := range lanes {
+		s.consume(lane, queue.ConsumeConfig{})
+		s.consume(store.SuspectLane(lane), queue.ConsumeConfig{Concurrency: 1, PollInterval: suspectPoll})
 	}
+}
+
+// serves reports whether the worker serves the queue and has the tags of a lane.
+func (c Config) serves(lane string) bool {
+	parts := strings.Split(lane, "+")
+	if !slices.Contains(c.Queues, parts[0]) && !slices.Contains(c.Queues, AllQueues) {
+		return false
+	}
+	for _, tag := range parts[1:] {
+		if !slices.Contains(c.Tags, tag) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *session) consume(lane string, cfg queue.ConsumeConfig) {

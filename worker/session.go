@@ -208,7 +208,7 @@ func (s *session) slot(ctx context.Context) {
 // release gives back claimed runs that have not started.
 func (s *session) release(jobs []*job) {
 	for _, j := range jobs {
-		s.commits.add(j, store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt, Lane: j.lane})
+		s.commits.add(j, *j.back())
 		j.ended()
 	}
 }

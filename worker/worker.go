@@ -34,6 +34,7 @@ const AllQueues = "*"
 // Config of a worker. Zero values mean the defaults of Normalize.
 type Config struct {
 	Queues       []string      // served queues; default AllQueues
+	Tags         []string      // a task with tags runs where all of them are
 	Slots        int           // runs at once; default 32
 	DrainTimeout time.Duration // how long running work may go on at shutdown; default 30s
 	LogLimit     int64         // bytes of log kept per attempt of a run; default 1 MiB
@@ -75,6 +76,11 @@ func (c Config) Validate() error {
 	for _, q := range c.Queues {
 		if q != AllQueues && !task.ValidQueue(q) {
 			problems = append(problems, task.Errorf(task.CodeInvalid, "%q cannot name a queue", q).At("worker.queues"))
+		}
+	}
+	for _, tag := range c.Tags {
+		if !task.ValidTag(tag) {
+			problems = append(problems, task.Errorf(task.CodeInvalid, "%q cannot be a tag", tag).At("worker.tags"))
 		}
 	}
 	return errors.Join(problems...)
@@ -159,7 +165,7 @@ func (w *Worker) newSession(ctx context.Context) (*session, error) {
 	id := fmt.Sprintf("%s-%d-%s", w.cfg.Host, os.Getpid(), uuid.NewString()[:8])
 	epoch, err := w.deps.Store.RegisterWorker(ctx, task.Worker{
 		ID: id, Host: w.cfg.Host, PID: os.Getpid(), Version: w.cfg.Version, Master: w.cfg.Master,
-		Queues: w.cfg.Queues, Slots: w.cfg.Slots, RSS: w.deps.RSS(),
+		Queues: w.cfg.Queues, Tags: w.cfg.Tags, Slots: w.cfg.Slots, RSS: w.deps.RSS(),
 	})
 	if err != nil {
 		return nil, err

@@ -149,7 +149,7 @@ func Open(ctx context.Context, servers bench.Servers, observe func(task.State, t
 			cl.Close()
 		}
 	}()
-	if cl.Store, err = store.Open(ctx, store.Config{URL: address, MaxConns: 16}); err != nil {
+	if cl.Store, err = store.Open(ctx, store.Config{URL: address, MaxConns: 16, Keys: dispatch.NewKeys()}); err != nil {
 		return cl, err
 	}
 	if err := migrations.Up(ctx, cl.Store.Pool(), cl.log); err != nil {

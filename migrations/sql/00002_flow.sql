@@ -166,11 +166,15 @@ ALTER TABLE runs
     ADD COLUMN entry               json,           -- the part of the chain that it runs; null: all
     ADD COLUMN backfill            bigint,
     ADD COLUMN held                boolean,        -- rows in holds end with it
+    ADD COLUMN rate_key            text,           -- of its task's limits, found when it was accepted; null: none
+    ADD COLUMN concurrency_key     text,
+    ADD COLUMN concurrency_limit   integer,        -- null: the task's own
     ADD COLUMN cancel_requested_at timestamptz,    -- the stages of a cancellation
     ADD COLUMN interrupted_at      timestamptz,
     ADD COLUMN killed_at           timestamptz,
     ADD COLUMN retried_at          timestamptz,    -- by hand
     ADD COLUMN retried_by          text;
+ALTER TABLE run_keys ADD COLUMN passed_on boolean NOT NULL DEFAULT false;   -- dedupe answered with an earlier run
 ALTER TABLE run_keys ADD COLUMN at timestamptz;   -- not before, as asked for; with the run's params it tells a repetition from another request
 CREATE INDEX runs_parent ON runs (parent, id) WHERE parent IS NOT NULL;
 
@@ -185,18 +189,24 @@ CREATE TABLE holds (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX holds_key ON holds (scope, key);
 
--- Tokens of rate limits that were taken, a row for each admission of one key.
--- Each comes back when its window has passed, so that no window of that
--- length, wherever it begins, has more than the limit.
+-- Tokens of rate limits that were taken, a row for each key in a parcel. Their
+-- window begins when a worker claims the parcel; until then back_at is infinity. So
+-- no window of that length, wherever it begins, has more claims than the limit.
 CREATE TABLE rate_uses (
+    parcel  bigint NOT NULL,
     task    text NOT NULL,
     key     text NOT NULL,
-    used_at timestamptz NOT NULL,
-    back_at timestamptz NOT NULL,
-    tokens  integer NOT NULL CHECK (tokens > 0)
+    per_ms  bigint NOT NULL,
+    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    back_at timestamptz NOT NULL DEFAULT 'infinity',
+    tokens  integer NOT NULL CHECK (tokens >= 0)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX rate_uses_key ON rate_uses (task, key, back_at);
 CREATE INDEX rate_uses_back ON rate_uses (back_at);
+CREATE INDEX rate_uses_parcel ON rate_uses (parcel);
+
+-- Keys of dedupe stand beside idempotency keys, with a prefix of their own.
+ALTER TABLE run_keys DROP CONSTRAINT run_keys_key_check, ADD CONSTRAINT run_keys_key_check CHECK (length(key) BETWEEN 1 AND 210);
 
 -- rank orders a lane: a run's age and its priority in one, so that nothing starves.
 ALTER TABLE ready DROP CONSTRAINT ready_hold_check;
@@ -205,11 +215,13 @@ ALTER TABLE ready
     ADD COLUMN rate_key          text,
     ADD COLUMN concurrency_key   text,
     ADD COLUMN concurrency_limit integer,          -- null: the task's own
+    ADD COLUMN limit_keys        text COLLATE "C" GENERATED ALWAYS AS (
+        coalesce('c' || concurrency_key, '') || E'\x1f' || coalesce('r' || rate_key, '')) STORED,   -- runs of one task that wait for the same
     ADD COLUMN schedule          bigint,           -- of a buffered run
     ADD CONSTRAINT ready_hold_check CHECK (hold IN ('', 'later', 'paused', 'limited', 'buffered'));
 DROP INDEX ready_order;
 CREATE INDEX ready_order ON ready (lane, rank, run) WHERE hold = '';
-CREATE INDEX ready_limited ON ready (task, concurrency_key, rate_key, rank, run) WHERE hold = 'limited';
+CREATE INDEX ready_limited ON ready (lane, task, limit_keys, rank, run) WHERE hold = 'limited';
 CREATE INDEX ready_buffered ON ready (schedule, run) WHERE hold = 'buffered';
 
 -- What runs wait for, or waited for, without a worker. The outcome is there once
@@ -285,20 +297,23 @@ SELECT id, task, state FROM runs WHERE state IN ('failed', 'cancelled', 'timed_o
 DROP TRIGGER runs_failed ON runs;
 DROP TRIGGER runs_born_failed ON runs;
 DROP FUNCTION runs_failed();
+DELETE FROM run_keys WHERE length(key) > 200 OR key LIKE 'dedupe:%';
+ALTER TABLE run_keys DROP CONSTRAINT run_keys_key_check, ADD CONSTRAINT run_keys_key_check CHECK (length(key) BETWEEN 1 AND 200);
 DROP TABLE failed_runs, events, waits, rate_uses, holds, backfills, schedule_tasks;
 UPDATE runs SET state = 'queued', parcel = NULL WHERE state = 'waiting';
 INSERT INTO ready (run, lane, priority, revision, task, available_at)
 SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE state = 'queued' ON CONFLICT DO NOTHING;
 UPDATE ready SET hold = '' WHERE hold IN ('limited', 'buffered');
 DROP INDEX ready_order, ready_limited, ready_buffered;
-ALTER TABLE ready DROP CONSTRAINT ready_hold_check, DROP COLUMN rank, DROP COLUMN rate_key, DROP COLUMN concurrency_key,
+ALTER TABLE ready DROP CONSTRAINT ready_hold_check, DROP COLUMN limit_keys, DROP COLUMN rank, DROP COLUMN rate_key, DROP COLUMN concurrency_key,
     DROP COLUMN concurrency_limit, DROP COLUMN schedule,
     ADD CONSTRAINT ready_hold_check CHECK (hold IN ('', 'later', 'paused'));
 CREATE INDEX ready_order ON ready (lane, priority DESC, run) WHERE hold = '';
 DROP INDEX runs_parent;
-ALTER TABLE run_keys DROP COLUMN at;
+ALTER TABLE run_keys DROP COLUMN at, DROP COLUMN passed_on;
 ALTER TABLE runs DROP COLUMN lane, DROP COLUMN parent, DROP COLUMN parent_path, DROP COLUMN inherit_cancel, DROP COLUMN entry, DROP COLUMN backfill,
-    DROP COLUMN held, DROP COLUMN cancel_requested_at, DROP COLUMN interrupted_at, DROP COLUMN killed_at, DROP COLUMN retried_at, DROP COLUMN retried_by;
+    DROP COLUMN held, DROP COLUMN rate_key, DROP COLUMN concurrency_key, DROP COLUMN concurrency_limit,
+    DROP COLUMN cancel_requested_at, DROP COLUMN interrupted_at, DROP COLUMN killed_at, DROP COLUMN retried_at, DROP COLUMN retried_by;
 ALTER TABLE fires DROP CONSTRAINT fires_outcome_check, DROP CONSTRAINT fires_run_check;
 UPDATE fires SET outcome = 'started' WHERE outcome IN ('caught_up', 'buffered');
 ALTER TABLE fires

@@ -28,6 +28,7 @@ type options struct {
 	history               bool // what a large history costs instead
 	rows                  int
 	parts                 bool // Catena's own parts instead of the comparison
+	limits                bool // Catena with limits beside Catena without
 	only, profile         string
 }
 
@@ -46,6 +47,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of throughput; the median counts")
 	flag.StringVar(&o.only, "only", "", "measure only subjects whose name contains this")
 	flag.BoolVar(&o.parts, "parts", false, "measure Catena's parts that have no peer here: steps, calls, schedules")
+	flag.BoolVar(&o.limits, "limits", false, "measure runs without limits beside runs with limits on 1,000 keys")
 	flag.IntVar(&o.schedules, "schedules", 1_000_000, "schedules in the table, with -parts")
 	flag.BoolVar(&o.history, "history", false, "measure Catena with an empty and with a large history")
 	flag.IntVar(&o.rows, "rows", 10_000_000, "ended runs in the history, with -history")
@@ -86,6 +88,9 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	}
 	if o.history {
 		return printFigures(out)(ours.History(ctx, servers, o.rows, o.runs))
+	}
+	if o.limits {
+		return printLimits(ctx, out, servers, o)
 	}
 	rows := measure(ctx, out, subjects(servers), o)
 	fmt.Fprintln(out)
@@ -176,4 +181,43 @@ func ratio(ours, its float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f", ours/its)
+}
+
+// printLimits measures the loads in turn within each round and prints medians.
+func printLimits(ctx context.Context, out io.Writer, servers bench.Servers, o options) error {
+	var rows []*row
+	var loads []ours.LimitLoad
+	for _, l := range ours.LimitLoads {
+		if !strings.Contains(l.Name, o.only) {
+			continue
+		}
+		loads = append(loads, l)
+		rows = append(rows, &row{name: l.Name})
+	}
+	for round := range o.rounds {
+		for i, l := range loads {
+			accepted, backlog, err := ours.Limits(ctx, servers, l, o.runs)
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.Name, err)
+			}
+			fmt.Fprintf(out, "round %d: %s: %.0f, of a backlog %.0f runs/s\n", round+1, l.Name, accepted, backlog)
+			rows[i].throughput, rows[i].backlog = append(rows[i].throughput, accepted), append(rows[i].backlog, backlog)
+		}
+	}
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "no-op runs on 1,000 keys\truns/s, accept to end\tof unlimited\truns/s of a backlog\tof unlimited\t")
+	for _, r := range rows {
+		throughput, backlog := bench.Median(r.throughput), bench.Median(r.backlog)
+		fmt.Fprintf(table, "%s\t%.0f\t%s %%\t%.0f\t%s %%\t\n", r.name,
+			throughput, share(throughput, bench.Median(rows[0].throughput)), backlog, share(backlog, bench.Median(rows[0].backlog)))
+	}
+	return table.Flush()
+}
+
+func share(its, whole float64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", 100*its/whole)
 }

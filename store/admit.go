@@ -1,0 +1,605 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catena-run/catena/task"
+)
+
+// Admission lets runs of tasks with limits start, as far as places, tokens and
+// the lane's room allow. It is one writer: the leader's turns, one after the
+// other, each a transaction that counts and takes. Whoever ends a run only gives
+// places back, so that a count is never too low.
+//
+// Runs that wait for the same form a group: a lane, a task and the keys of its
+// limits. A turn looks at the first run of each group and never at those behind
+// it, however many they are.
+
+// Bounds of one turn in one lane.
+const (
+	admitTasks    = 200  // tasks
+	admitGroups   = 1000 // groups, shared by the tasks
+	admitLeast    = 20   // groups of a task, however many tasks there are
+	admitFewest   = 50   // groups, however little room there is
+	admitPressure = 50   // groups whose strategy is to reject or to cancel
+)
+
+// admission is what the leader's process remembers between turns: where the
+// next one goes on. It is a matter of fairness only.
+type admission struct {
+	mu   sync.Mutex
+	turn int
+	tour map[string]tour // by lane and task
+}
+
+// tour says how far the groups of a task in a lane have been looked at.
+type tour struct {
+	after string // the keys of the last group that had its turn
+	some  bool   // since the tour began, one was admitted
+
+	perParcel float64 // of a lane: runs in a parcel, last time
+	filled    bool    // of a lane: the room was used up, last time
+}
+
+// maxTours bounds the memory; a tour that is forgotten begins anew.
+const maxTours = 10_000
+
+func (a *admission) next() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.turn++
+	return a.turn
+}
+
+func (a *admission) get(lane, name string) tour {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tour[lane+"\x1f"+name]
+}
+
+func (a *admission) set(lane, name string, t tour) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tour == nil || len(a.tour) >= maxTours {
+		a.tour = map[string]tour{}
+	}
+	a.tour[lane+"\x1f"+name] = t
+}
+
+// Admit takes one turn in each lane where limited runs wait and returns the
+// parcels to enqueue. more reports that a further turn may admit more at once.
+func (s *Store) Admit(ctx context.Context, term int64) (parcels []Parcel, more bool, err error) {
+	lanes, err := s.lanesInNeed(ctx, holdLimited)
+	if err != nil {
+		return nil, false, err
+	}
+	turn := s.admission.next()
+	for lane, info := range lanes {
+		room := info.room()
+		if info.waiting { // runs without limits wait for the same room: half of it is theirs
+			room = (room + turn%2) / 2
+		}
+		if room == 0 {
+			continue
+		}
+		a := &admitting{store: s, lane: lane, room: room}
+		if err := s.inTx(ctx, "admit runs of lane "+lane, func(tx pgx.Tx) error { return a.once(ctx, tx, term) }); err != nil {
+			return parcels, more, err
+		}
+		a.remember()
+		parcels, more = append(parcels, a.pack.list()...), more || a.more
+		if err := s.cancelVictims(ctx, term, a.victims); err != nil {
+			return parcels, more, err
+		}
+	}
+	return parcels, more, nil
+}
+
+// admitting is one turn in one lane.
+type admitting struct {
+	store *Store
+	lane  string
+	room  int
+
+	tasks   []*limitedTask
+	places  map[placeKey]*places
+	pack    packer
+	more    bool
+	tours   map[string]tour
+	victims []victim
+	filled  bool // the room is used up
+}
+
+// limitedTask is a task with waiting runs, with its limits in force.
+type limitedTask struct {
+	name   string
+	paused bool
+	limits task.Limits
+
+	groups []*limitGroup // in the order of their turns
+	from   string        // the tour went on behind these keys
+	cut    bool          // there are further groups
+	end    bool          // the tour reached its end
+	at     int           // the group whose turn is next
+	last   string        // the last group that was given something
+	given  int
+}
+
+// limitGroup is a group, seen by the first of its runs.
+type limitGroup struct {
+	keys        string
+	rate        *string
+	concurrency *string
+	limit       *int // of the concurrency, instead of the task's
+	revision    int64
+	rank        time.Time
+	micros      float64
+
+	place, token *places
+	given        int
+}
+
+// placeKey names a limit: scope is that of holds, or "rate" and the task.
+type placeKey struct{ scope, key string }
+
+// places counts what a limit leaves.
+type places struct{ limit, free int }
+
+func (p *places) open() bool { return p == nil || p.free > 0 }
+
+func (p *places) take() {
+	if p != nil {
+		p.free--
+	}
+}
+
+// limitScope is the scope in holds of a task's concurrency limit.
+func limitScope(name string) string { return "limit:" + name }
+
+// admitLock keeps two turns apart should a process ever take two at once.
+const admitLock = 0x6361746e61646d // "catnadm"
+
+// orderedScans keep the planner from reading whole tables of which it knows
+// nothing yet, where an index gives the first rows at once.
+var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"}
+
+func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
+	a.tasks, a.places, a.pack, a.more, a.victims = nil, map[placeKey]*places{}, packer{}, false, nil
+	a.tours, a.filled = map[string]tour{}, false
+	if err := holdTerm(ctx, tx, term); err != nil {
+		return err
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(admitLock))
+	for _, name := range orderedScans {
+		batch.Queue("SET LOCAL " + name + " = off")
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	if err := a.findTasks(ctx, tx); err != nil || len(a.tasks) == 0 {
+		return err
+	}
+	if err := a.findGroups(ctx, tx); err != nil {
+		return err
+	}
+	if err := a.count(ctx, tx); err != nil {
+		return err
+	}
+	total := a.allot()
+	if err := a.admit(ctx, tx, total); err != nil {
+		return err
+	}
+	a.plan(total)
+	return a.press(ctx, tx)
+}
+
+// findTasks lists the tasks of the lane that have limited runs. Those of paused
+// tasks stay where they are.
+func (a *admitting) findTasks(ctx context.Context, tx pgx.Tx) error {
+	after := a.store.admission.get(a.lane, "").after
+	rows, err := tx.Query(ctx, limitedTasks, a.lane, after, admitTasks)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	n, last := 0, ""
+	for rows.Next() {
+		t := &limitedTask{}
+		var rate, concurrency *string
+		if err := rows.Scan(&t.name, &t.paused, &rate, &concurrency); err != nil {
+			return err
+		}
+		n, last = n+1, t.name
+		if t.paused {
+			continue
+		}
+		// What cannot be read is no limit: the task is flagged and has no new runs.
+		t.limits, _ = parseLimits(rate, concurrency, nil)
+		a.tasks = append(a.tasks, t)
+	}
+	if n < admitTasks {
+		last = "" // next time from the beginning
+	}
+	a.more = n == admitTasks || after != ""
+	a.tours[""] = tour{after: last}
+	return rows.Err()
+}
+
+const limitedTasks = `
+	WITH RECURSIVE t AS (
+		(SELECT task, 1 AS n FROM ready WHERE hold = 'limited' AND lane = $1 AND task > $2 ORDER BY task LIMIT 1)
+		UNION ALL
+		SELECT (SELECT r.task FROM ready r WHERE r.hold = 'limited' AND r.lane = $1 AND r.task > t.task ORDER BY r.task LIMIT 1), t.n + 1
+		FROM t WHERE t.task IS NOT NULL AND t.n < $3
+	)
+	SELECT t.task, coalesce(k.paused, false), k.rate::text, k.concurrency::text FROM t LEFT JOIN tasks k ON k.name = t.task WHERE t.task IS NOT NULL`
+
+// limitedGroups walks the groups of a task by index jumps.
+const limitedGroups = `
+	WITH RECURSIVE g AS (
+		(SELECT limit_keys, rate_key, concurrency_key, concurrency_limit, revision, rank, 1 AS n FROM ready
+			WHERE hold = 'limited' AND lane = $1 AND task = $2 AND limit_keys > $3 AND limit_keys <= $4 ORDER BY limit_keys, rank, run LIMIT 1)
+		UNION ALL
+		SELECT f.*, g.n + 1 FROM g CROSS JOIN LATERAL (
+			SELECT r.limit_keys, r.rate_key, r.concurrency_key, r.concurrency_limit, r.revision, r.rank FROM ready r
+			WHERE r.hold = 'limited' AND r.lane = $1 AND r.task = $2 AND r.limit_keys > g.limit_keys AND r.limit_keys <= $4
+			ORDER BY r.limit_keys, r.rank, r.run LIMIT 1) f
+		WHERE g.n < $5
+	)
+	SELECT g.limit_keys, g.rate_key, g.concurrency_key, g.concurrency_limit, g.revision, g.rank, coalesce(c.micros, 0)
+	FROM g LEFT JOIN task_costs c ON c.revision = g.revision ORDER BY g.n`
+
+// lastKeys is behind all keys.
+const lastKeys = "\U0010FFFF"
+
+// findGroups goes on with each task's tour, and begins it anew where it ended.
+func (a *admitting) findGroups(ctx context.Context, tx pgx.Tx) error {
+	each := max(a.window()/len(a.tasks), admitLeast)
+	batch := &pgx.Batch{}
+	for _, t := range a.tasks {
+		t.from = a.store.admission.get(a.lane, t.name).after
+		a.queueGroups(batch, t, t.from, lastKeys, each)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	batch = &pgx.Batch{}
+	for _, t := range a.tasks {
+		t.end = len(t.groups) < each
+		t.cut = !t.end
+		if t.end && t.from != "" {
+			a.queueGroups(batch, t, "", t.from, each-len(t.groups))
+		}
+	}
+	if batch.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// window is how many groups to look at: no more than may find room, when the
+// room was what ended the last turn.
+func (a *admitting) window() int {
+	last := a.store.admission.get(a.lane, "")
+	if !last.filled {
+		return admitGroups
+	}
+	return min(max(int(2*last.perParcel*float64(a.room)), admitFewest), admitGroups)
+}
+
+func (a *admitting) queueGroups(batch *pgx.Batch, t *limitedTask, after, until string, limit int) {
+	batch.Queue(limitedGroups, a.lane, t.name, after, until, limit).Query(func(rows pgx.Rows) error {
+		found := 0
+		for rows.Next() {
+			g := &limitGroup{}
+			if err := rows.Scan(&g.keys, &g.rate, &g.concurrency, &g.limit, &g.revision, &g.rank, &g.micros); err != nil {
+				return err
+			}
+			found++
+			t.groups = append(t.groups, g)
+		}
+		t.cut = t.cut || found == limit
+		return rows.Err()
+	})
+}
+
+// count finds what the groups' limits leave.
+func (a *admitting) count(ctx context.Context, tx pgx.Tx) error {
+	for _, t := range a.tasks {
+		for _, g := range t.groups {
+			limit := g.limit
+			if c := t.limits.Concurrency; limit == nil && c != nil {
+				limit = &c.Limit
+			}
+			if g.concurrency != nil && limit != nil {
+				g.place = a.limited(placeKey{limitScope(t.name), *g.concurrency}, *limit)
+			}
+			if r := t.limits.Rate; g.rate != nil && r != nil {
+				g.token = a.limited(placeKey{t.name, *g.rate}, r.Limit)
+			}
+		}
+	}
+	var scopes, held, tasks, rated []string
+	for k := range a.places {
+		if isLimitScope(k.scope) {
+			scopes, held = append(scopes, k.scope), append(held, k.key)
+		} else {
+			tasks, rated = append(tasks, k.scope), append(rated, k.key)
+		}
+	}
+	batch := &pgx.Batch{}
+	for _, q := range []struct {
+		sql          string
+		scopes, keys []string
+	}{{countHolds, scopes, held}, {countTokens, tasks, rated}} {
+		if len(q.keys) == 0 {
+			continue
+		}
+		batch.Queue(q.sql, q.scopes, q.keys).Query(func(rows pgx.Rows) error {
+			var k placeKey
+			var used int
+			_, err := pgx.ForEachRow(rows, []any{&k.scope, &k.key, &used}, func() error { a.places[k].free -= used; return nil })
+			return err
+		})
+	}
+	if batch.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+const countHolds = `
+	SELECT i.scope, i.key, (SELECT count(*) FROM holds h WHERE h.scope = i.scope AND h.key = i.key)
+	FROM unnest($1::text[], $2::text[]) AS i(scope, key)`
+
+const countTokens = `
+	SELECT i.task, i.key, (SELECT coalesce(sum(u.tokens), 0) FROM rate_uses u
+		WHERE u.task = i.task AND u.key = i.key AND u.back_at > (SELECT clock_timestamp()))
+	FROM unnest($1::text[], $2::text[]) AS i(task, key)`
+
+// A task's name has no colon, so that the two kinds of scopes differ.
+func isLimitScope(scope string) bool { return len(scope) > 6 && scope[:6] == "limit:" }
+
+func (a *admitting) limited(k placeKey, limit int) *places {
+	if a.places[k] == nil {
+		a.places[k] = &places{limit: limit, free: limit}
+	}
+	return a.places[k]
+}
+
+// allot decides how many runs of each group start: the groups of a task take
+// turns; among the tasks the one goes first whose next run ranks first.
+func (a *admitting) allot() (total int) {
+	budget := float64(a.room) * parcelMicros
+	for total < fillLimit {
+		var next *limitedTask
+		for _, t := range a.tasks {
+			if t.turn() && (next == nil || t.groups[t.at].rank.Before(next.groups[next.at].rank)) {
+				next = t
+			}
+		}
+		if next == nil {
+			return total
+		}
+		g := next.groups[next.at]
+		cost := g.micros
+		if cost <= 0 || Suspect(a.lane) {
+			cost = parcelMicros
+		}
+		if budget -= cost; budget < 0 && total > 0 {
+			a.filled = true
+			return total
+		}
+		g.place.take()
+		g.token.take()
+		g.given++
+		next.given++
+		next.last = g.keys
+		next.at++
+		total++
+	}
+	return total
+}
+
+// turn moves to the next group that may have another run, if there is one.
+func (t *limitedTask) turn() bool {
+	for range t.groups {
+		if t.at >= len(t.groups) {
+			t.at = 0
+		}
+		if g := t.groups[t.at]; g.place.open() && g.token.open() {
+			return true
+		}
+		t.at++
+	}
+	return false
+}
+
+// plan says where the tours go on and whether to go on at once.
+func (a *admitting) plan(total int) {
+	for _, t := range a.tasks {
+		before := a.store.admission.get(a.lane, t.name)
+		next := tour{some: before.some || t.given > 0}
+		switch {
+		case t.last != "":
+			next.after = t.last
+		case len(t.groups) > 0 && t.cut:
+			next.after = t.groups[len(t.groups)-1].keys
+		}
+		if t.end && t.given == 0 {
+			a.more = a.more && next.some
+			next.some = false
+		} else if t.cut {
+			a.more = true
+		}
+		a.tours[t.name] = next
+	}
+	a.more = a.more || total == fillLimit
+	lane := a.tours[""]
+	lane.filled, lane.perParcel = a.filled, float64(total)/float64(a.room)
+	a.tours[""] = lane
+}
+
+func (a *admitting) remember() {
+	for name, t := range a.tours {
+		a.store.admission.set(a.lane, name, t)
+	}
+}
+
+// admitRun is a run that was chosen to start.
+type admitRun struct {
+	id     uuid.UUID
+	round  int
+	micros float64
+	task   *limitedTask
+	group  *limitGroup
+}
+
+// admit packs the first runs of each group, as many as were given, and lets
+// them go.
+func (a *admitting) admit(ctx context.Context, tx pgx.Tx, total int) error {
+	if total == 0 {
+		return nil
+	}
+	chosen, err := a.choose(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var ids []uuid.UUID
+	for _, r := range chosen {
+		if !a.pack.put(a.lane, r.id, r.micros, a.room) {
+			break
+		}
+		ids = append(ids, r.id)
+	}
+	chosen = chosen[:len(ids)]
+	locked, err := lockReady(ctx, tx, ids, holdLimited)
+	if err != nil {
+		return err
+	}
+	a.pack.keep(locked)
+	chosen = slices.DeleteFunc(chosen, func(r admitRun) bool { return !locked[r.id] })
+	a.giveBack(chosen)
+	a.more = a.more || len(chosen) > 0 && len(chosen) < total // some groups had fewer runs than places
+	if len(chosen) == 0 {
+		return nil
+	}
+	homes, err := a.pack.write(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return a.write(ctx, tx, chosen, homes)
+}
+
+// giveBack frees the places that no run has taken after all.
+func (a *admitting) giveBack(chosen []admitRun) {
+	for _, r := range chosen {
+		r.group.given--
+	}
+	for _, t := range a.tasks {
+		for _, g := range t.groups {
+			if g.place != nil {
+				g.place.free += g.given
+			}
+			g.given = 0
+		}
+	}
+}
+
+// firstOfGroups reads a bounded number of rows of each group, since LIMIT
+// takes no column; admitting.choose groups them by how many they need.
+const firstOfGroups = `
+	SELECT i.at, r.run, r.n, coalesce(c.micros, 0)
+	FROM unnest($2::int[], $3::text[], $4::text[], $5::int[]) AS i(at, task, keys, given)
+	CROSS JOIN LATERAL (SELECT f.run, f.revision, row_number() OVER (ORDER BY f.rank, f.run) AS n FROM (
+		SELECT run, revision, rank FROM ready WHERE hold = 'limited' AND lane = $1 AND task = i.task AND limit_keys = i.keys
+		ORDER BY rank, run LIMIT $6) f) r
+	LEFT JOIN task_costs c ON c.revision = r.revision WHERE r.n <= i.given`
+
+// choose reads the runs, in the order in which they take turns. Groups that
+// were given up to 1, 2, 4, ... runs are read together.
+func (a *admitting) choose(ctx context.Context, tx pgx.Tx) (chosen []admitRun, err error) {
+	type class struct {
+		at, given   []int32
+		tasks, keys []string
+	}
+	classes := map[int]*class{}
+	var all []admitRun
+	for _, t := range a.tasks {
+		for _, g := range t.groups {
+			if g.given == 0 {
+				continue
+			}
+			size := 1
+			for size < g.given {
+				size *= 2
+			}
+			c := classes[size]
+			if c == nil {
+				c = &class{}
+				classes[size] = c
+			}
+			c.at, c.given = append(c.at, int32(len(all))), append(c.given, int32(g.given))
+			c.tasks, c.keys = append(c.tasks, t.name), append(c.keys, g.keys)
+			all = append(all, admitRun{task: t, group: g})
+		}
+	}
+	batch := &pgx.Batch{}
+	for size, c := range classes {
+		batch.Queue(firstOfGroups, a.lane, c.at, c.tasks, c.keys, c.given, size).Query(func(rows pgx.Rows) error {
+			var at int
+			var r admitRun
+			_, err := pgx.ForEachRow(rows, []any{&at, &r.id, &r.round, &r.micros}, func() error {
+				r.task, r.group = all[at].task, all[at].group
+				chosen = append(chosen, r)
+				return nil
+			})
+			return err
+		})
+	}
+	err = tx.SendBatch(ctx, batch).Close()
+	slices.SortStableFunc(chosen, func(x, y admitRun) int { return x.round - y.round })
+	return chosen, err
+}
+
+const admitStatement = `
+	UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1, held = CASE WHEN i.held THEN true ELSE r.held END,
+		release = coalesce(r.release, (SELECT coalesce(max(id), 0) FROM releases))
+	FROM unnest($1::uuid[], $2::bigint[], $3::boolean[]) AS i(id, parcel, held)
+	WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5 AND r.state = 'queued'`
+
+// write dispatches the runs and takes their places and tokens.
+func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, homes map[uuid.UUID]int64) error {
+	ids, parcels, held := make([]uuid.UUID, len(chosen)), make([]int64, len(chosen)), make([]bool, len(chosen))
+	var holders []uuid.UUID
+	var scopes, keys []string
+	uses := newTokenUses()
+	for i, r := range chosen {
+		ids[i], parcels[i], held[i] = r.id, homes[r.id], r.group.concurrency != nil
+		if held[i] { // also when no limit is in force: one may be again before it ends
+			holders, scopes, keys = append(holders, r.id), append(scopes, limitScope(r.task.name)), append(keys, *r.group.concurrency)
+		}
+		if r.group.token != nil {
+			uses.add(parcels[i], r.task.name, *r.group.rate, time.Duration(r.task.limits.Rate.Per))
+		}
+	}
+	low, high := bounds(ids)
+	batch := &pgx.Batch{}
+	batch.Queue("SET LOCAL enable_hashjoin = on")
+	setBulkPlans(batch)
+	batch.Queue(admitStatement, ids, parcels, held, low, high)
+	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
+	if len(holders) > 0 {
+		batch.Queue(`INSERT INTO holds (run, scope, key) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
+			ON CONFLICT (run, scope) DO UPDATE SET key = excluded.key`, holders, scopes, keys)
+	}
+	uses.queue(batch)
+	return tx.SendBatch(ctx, batch).Close()
+}

@@ -1,0 +1,181 @@
+package store_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// recorder counts what is under way, outside the database.
+type recorder struct {
+	mu     sync.Mutex
+	places map[string]map[uuid.UUID]bool // by key: a run that is taken back stays in
+	done   map[uuid.UUID]bool
+	over   []string
+	begun  []time.Time // claims
+}
+
+func (r *recorder) begin(key string, id uuid.UUID, limit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.places[key] == nil {
+		r.places[key] = map[uuid.UUID]bool{}
+	}
+	r.places[key][id] = true
+	if len(r.places[key]) > limit {
+		r.over = append(r.over, key)
+	}
+	r.begun = append(r.begun, time.Now())
+}
+
+// end is told before the end is written: a place may be taken at that moment.
+func (r *recorder) end(key string, id uuid.UUID, ended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.places[key], id)
+	if ended {
+		r.done[id] = true
+	}
+}
+
+func (r *recorder) ended() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.done)
+}
+
+// Eight workers claim, finish, fail, give back, cancel and get lost while two
+// leaders' turns of one term overlap: no key ever has more runs than places.
+func TestLimitsUnderEightWorkers(t *testing.T) {
+	t.Parallel()
+	const keys, each, limit = 5, 24, 2
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: limit, Key: "${params.k}"},
+		Rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}})
+	var all []string
+	for i := range keys * each {
+		all = append(all, strconv.Itoa(i%keys))
+	}
+	ids := f.ask(all...)
+	keyOf := map[uuid.UUID]string{}
+	for i, id := range ids {
+		keyOf[id] = all[i]
+	}
+	r := &recorder{places: map[string]map[uuid.UUID]bool{}, done: map[uuid.UUID]bool{}}
+	parcels := make(chan store.Parcel, 10_000)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer stop()
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	for range 2 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				admitted, _, err := f.Admit(ctx, f.term)
+				if err != nil {
+					continue
+				}
+				filled, _, _ := f.Fill(ctx, f.term) // suspects and what went back
+				_, _ = f.OpenDue(ctx, f.term)
+				_, _, _ = f.Revoke(ctx, f.term)
+				for _, p := range append(admitted, filled...) {
+					parcels <- p
+				}
+			}
+		})
+	}
+	for n := range 8 {
+		group.Go(func() {
+			(&raceWorker{fixture: f, recorder: r, keyOf: keyOf, rng: rand.New(rand.NewPCG(uint64(n), 9))}).work(ctx, parcels, limit)
+		})
+	}
+	require.Eventually(t, func() bool { return r.ended() == len(ids) }, 2*time.Minute, 10*time.Millisecond)
+	stop()
+	group.Wait()
+	require.Empty(t, r.over, "more runs of these keys than places")
+	require.Zero(t, f.holds())
+	require.Zero(t, f.scalar(`SELECT count(*) FROM ready`))
+	most, first := 0, 0
+	for i, at := range r.begun { // claims are noted in their order, up to a moment
+		for at.Sub(r.begun[first]) > 800*time.Millisecond {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	require.LessOrEqual(t, most, 60)
+}
+
+type raceWorker struct {
+	*fixture
+	recorder *recorder
+	keyOf    map[uuid.UUID]string
+	rng      *rand.Rand
+	epoch    int64
+}
+
+func (w *raceWorker) work(ctx context.Context, parcels <-chan store.Parcel, limit int) {
+	for {
+		if w.epoch == 0 {
+			epoch, err := w.RegisterWorker(ctx, task.Worker{ID: uuid.NewString(), Host: "h", PID: 1, Version: "test", Queues: []string{"*"}, Slots: 4})
+			if err != nil {
+				return
+			}
+			w.epoch = epoch
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-parcels:
+			runs, err := w.Claim(ctx, w.epoch, p.ID, p.DispatchNo)
+			if err != nil {
+				return
+			}
+			for _, c := range runs {
+				w.run(ctx, c, p, limit)
+			}
+		}
+	}
+}
+
+// run does with a claimed run one of the things that happen to runs.
+func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, limit int) {
+	key := w.keyOf[c.ID]
+	e := ended(c)
+	e.Parcel = p.ID
+	dice := w.rng.IntN(10)
+	if dice == 0 { // it has not started
+		w.recorder.end(key, c.ID, false)
+		e = store.Ending{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: c.Attempt, Parcel: p.ID, Held: c.Held, Rated: c.Rated, Lane: p.Lane}
+		_, _ = w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+		return
+	}
+	w.recorder.begin(key, c.ID, limit)
+	select {
+	case <-time.After(time.Duration(w.rng.Int64N(int64(4 * time.Millisecond)))):
+	case <-ctx.Done():
+		return
+	}
+	switch dice {
+	case 1: // the worker dies; the run keeps its place
+		_ = w.EndWorker(ctx, w.epoch, task.WorkerLost, "killed")
+		w.epoch = 0
+		return
+	case 2, 3: // it fails and waits for its next attempt
+		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, time.Millisecond
+		w.recorder.end(key, c.ID, false)
+	default:
+		w.recorder.end(key, c.ID, false)
+	}
+	_, err := w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+	if err == nil && e.State == task.StateSucceeded {
+		w.recorder.end(key, c.ID, true)
+	}
+}
