@@ -5,7 +5,7 @@ var doing = map[Action]string{
 	ListTasks: "listing the tasks", GetTask: "looking at a task", ApplyTasks: "applying tasks", PauseTask: "pausing a task",
 	ResumeTask: "resuming a task", DeleteTask: "deleting a task",
 	StartRun: "starting a run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
-	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run",
+	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run", WhyRun: "asking why a run waits",
 	ListFires: "listing due times", ListWorkers: "listing the workers",
 	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
 	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",
