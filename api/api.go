@@ -43,6 +43,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.api = humago.New(mux, s.framework())
 	s.api.UseMiddleware(s.guard)
 	s.taskRoutes()
+	s.calendarRoutes()
 	s.runRoutes()
 	s.packageRoutes()
 	s.adminRoutes()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/catena-run/catena/chain"
 	"github.com/catena-run/catena/client"
@@ -11,64 +12,101 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// readTasks reads the task files and checks all that can be known before
-// anything is written: text, chains, names, schedules and cycles of calls.
-func (s *service) readTasks(ctx context.Context, files []client.File) ([]task.Definition, error) {
-	var definitions []task.Definition
+// applied is the content of task files.
+type applied struct {
+	definitions []task.Definition
+	calendars   []task.NamedCalendar
+}
+
+// readFiles reads the task files and checks all that can be known before
+// anything is written: text, chains, names, calendars, schedules and cycles of calls.
+func (s *service) readFiles(ctx context.Context, files []client.File) (applied, error) {
+	var tasks []chain.TaskFile
 	places := make(map[string]string)
+	calendars := newCalendarReader(files)
 	for _, file := range files {
-		read, err := chain.ParseTasks(file.Name, []byte(file.Content))
-		if err != nil {
-			return nil, err
+		if isICal(file.Name) {
+			continue
 		}
-		for _, t := range read {
+		read, err := chain.ParseFile(file.Name, []byte(file.Content))
+		if err != nil {
+			return applied{}, err
+		}
+		for _, t := range read.Tasks {
 			place := fmt.Sprintf("%s:%d", file.Name, t.Line)
 			name := t.Definition.Name
 			if first, twice := places[name]; twice {
-				return nil, task.Errorf(task.CodeInvalid, "task %s is defined twice, the first time at %s", name, first).At(place).
+				return applied{}, task.Errorf(task.CodeInvalid, "task %s is defined twice, the first time at %s", name, first).At(place).
 					Fix("rename one of them, or remove it")
 			}
 			places[name] = place
-			if err := checkSchedules(place, t.Definition.Schedule); err != nil {
-				return nil, err
+			tasks = append(tasks, t)
+		}
+		for _, c := range read.Calendars {
+			if err := calendars.add(c, fmt.Sprintf("%s:%d", file.Name, c.Line)); err != nil {
+				return applied{}, err
 			}
-			definitions = append(definitions, t.Definition)
 		}
 	}
-	if len(definitions) == 0 {
-		return nil, task.Errorf(task.CodeInvalid, "the files hold no task").At("files").Fix("write at least one document with a name and a chain")
+	if len(tasks)+len(calendars.list) == 0 {
+		return applied{}, task.Errorf(task.CodeInvalid, "the files hold no task").At("files").Fix("write at least one document with a name and a chain")
 	}
-	return definitions, s.checkCycles(ctx, definitions, places)
+	if err := s.checkSchedules(ctx, tasks, calendars); err != nil {
+		return applied{}, err
+	}
+	out := applied{calendars: calendars.list}
+	for _, t := range tasks {
+		out.definitions = append(out.definitions, t.Definition)
+	}
+	return out, s.checkCycles(ctx, tasks)
 }
 
-func checkSchedules(place string, schedules []task.Schedule) error {
-	for i, schedule := range schedules {
-		if _, err := scheduler.Parse(schedule); err != nil {
-			e := coded(err)
-			field := fmt.Sprintf("schedule[%d]", i)
-			if e.Where != "" {
-				field += "." + e.Where
+// checkSchedules reads the schedules with the calendars that they exclude, be they of
+// the same files or there already.
+func (s *service) checkSchedules(ctx context.Context, tasks []chain.TaskFile, calendars *calendarReader) error {
+	var names []string
+	for _, t := range tasks {
+		for _, schedule := range t.Definition.Schedule {
+			names = append(names, schedule.Exclude...)
+		}
+	}
+	texts, err := s.deps.Tasks.CalendarDays(ctx, names)
+	if err != nil {
+		return err
+	}
+	lookup := calendars.over(scheduler.LookupIn(texts))
+	now := time.Now()
+	for _, t := range tasks {
+		for i, schedule := range t.Definition.Schedule {
+			spec, err := scheduler.ParseWith(schedule, lookup)
+			if err == nil {
+				err = spec.Check(now)
 			}
-			failure := task.Errorf(e.Code, "%s: %s", field, e.Message).At(place)
-			failure.Remedy = e.Remedy
-			return failure
+			if err != nil {
+				return t.Locate(inField(fmt.Sprintf("schedule[%d]", i), err))
+			}
 		}
 	}
 	return nil
 }
 
+// inField puts the place of an error below a field.
+func inField(field string, err error) error {
+	e := coded(err)
+	if e.Where != "" {
+		field += "." + e.Where
+	}
+	return e.At(field)
+}
+
 // checkCycles refuses tasks that would start each other for ever. It follows
 // the calls that are known from the text, through tasks of the catalogue too.
-func (s *service) checkCycles(ctx context.Context, definitions []task.Definition, places map[string]string) error {
-	documents := make(map[string]*chain.Document, len(definitions))
+func (s *service) checkCycles(ctx context.Context, tasks []chain.TaskFile) error {
+	documents, given := make(map[string]*chain.Document), make(map[string]*chain.Document, len(tasks))
 	var called []string
-	for _, d := range definitions {
-		document, err := chain.Parse(places[d.Name], d.Chain)
-		if err != nil {
-			return err
-		}
-		documents[d.Name] = document
-		called = append(called, document.Tasks()...)
+	for _, t := range tasks {
+		documents[t.Definition.Name], given[t.Definition.Name] = t.Document, t.Document
+		called = append(called, t.Document.Tasks()...)
 	}
 	for len(called) > 0 {
 		name := called[len(called)-1]
@@ -92,9 +130,19 @@ func (s *service) checkCycles(ctx context.Context, definitions []task.Definition
 	}
 	for _, cycle := range chain.Cycles(documents) {
 		return task.Errorf(task.CodeInvalid, "these tasks start each other for ever: %s", strings.Join(append(cycle, cycle[0]), " -> ")).
-			At(places[firstKnown(cycle, places)]).Fix("remove one of the calls")
+			At(placeOf(cycle, given)).Fix("remove one of the calls")
 	}
 	return nil
+}
+
+// placeOf returns the place of the first call of a cycle that stands in the files.
+func placeOf(cycle []string, given map[string]*chain.Document) string {
+	for i, name := range cycle {
+		if document := given[name]; document != nil {
+			return document.StartsAt(cycle[(i+1)%len(cycle)])
+		}
+	}
+	return ""
 }
 
 // document returns the chain of a task of the catalogue; nil when there is no
@@ -112,13 +160,4 @@ func (s *service) document(ctx context.Context, name string) (*chain.Document, e
 		return nil, nil
 	}
 	return document, nil
-}
-
-func firstKnown(names []string, places map[string]string) string {
-	for _, name := range names {
-		if places[name] != "" {
-			return name
-		}
-	}
-	return ""
 }

@@ -17,13 +17,23 @@ import (
 
 // Tasks is the catalogue of tasks.
 type Tasks interface {
-	// ApplyTasks writes every definition or none; with dryRun it only says what it would do.
-	ApplyTasks(ctx context.Context, defs []task.Definition, dryRun bool) ([]store.Applied, error)
+	// Apply writes every calendar and definition or none; with dryRun it only says what it would do.
+	Apply(ctx context.Context, calendars []task.NamedCalendar, defs []task.Definition, dryRun bool) ([]store.Applied, error)
+	// CalendarDays returns the days, as JSON, of those of the named calendars that are there.
+	CalendarDays(ctx context.Context, names []string) (map[string]string, error)
+	Now(ctx context.Context) (time.Time, error)
 	Task(ctx context.Context, name string) (task.Task, error)
 	Tasks(ctx context.Context) ([]task.Task, error)
 	PauseTask(ctx context.Context, name, note string) (task.Task, error)
 	ResumeTask(ctx context.Context, name string) (task.Task, error)
 	DeleteTask(ctx context.Context, name string) error
+}
+
+// Calendars are the named sets of days that schedules exclude.
+type Calendars interface {
+	Calendars(ctx context.Context) ([]task.NamedCalendar, error)
+	Calendar(ctx context.Context, name string) (task.NamedCalendar, error)
+	DeleteCalendar(ctx context.Context, name string, force bool) error
 }
 
 // Runs reads runs and changes their fate.
@@ -78,6 +88,7 @@ type Check = client.Check
 // and Ready, whose paths answer 404 without them.
 type Deps struct {
 	Tasks         Tasks
+	Calendars     Calendars
 	Runs          Runs
 	Records       Records
 	Submitter     Submitter
@@ -98,7 +109,7 @@ func (d Deps) validate() error {
 		name    string
 		missing bool
 	}{
-		{"Tasks", d.Tasks == nil}, {"Runs", d.Runs == nil}, {"Records", d.Records == nil},
+		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Runs", d.Runs == nil}, {"Records", d.Records == nil},
 		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
 		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},
 		{"Doctor", d.Doctor == nil}, {"Log", d.Log == nil},

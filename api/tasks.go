@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/catena-run/catena/auth"
 	"github.com/catena-run/catena/client"
@@ -48,23 +49,27 @@ func (s *service) applyTasks(ctx context.Context, in *applyInput) (*body[client.
 			return nil, err
 		}
 	}
-	definitions, err := s.readTasks(ctx, in.Body.Files)
+	read, err := s.readFiles(ctx, in.Body.Files)
 	if err != nil {
 		return nil, err
 	}
-	applied, err := s.deps.Tasks.ApplyTasks(ctx, definitions, in.Body.DryRun)
+	return s.apply(ctx, read, in.Body.DryRun)
+}
+
+func (s *service) apply(ctx context.Context, read applied, dryRun bool) (*body[client.ApplyResult], error) {
+	done, err := s.deps.Tasks.Apply(ctx, read.calendars, read.definitions, dryRun)
 	if err != nil {
 		return nil, err
 	}
-	result := client.ApplyResult{Results: make([]client.Applied, len(applied))}
+	result := client.ApplyResult{Results: make([]client.Applied, len(done))}
 	changes := make(map[string]string)
-	for i, a := range applied {
-		result.Results[i] = client.Applied{Name: a.Name, Change: client.Change(a.Change)}
+	for i, a := range done {
+		result.Results[i] = client.Applied{Kind: a.Kind, Name: a.Name, Change: client.Change(a.Change)}
 		if a.Change != string(client.Unchanged) {
-			changes[a.Name] = a.Change
+			changes[strings.TrimSpace(a.Kind+" "+a.Name)] = a.Change
 		}
 	}
-	scopeOf(ctx).tried = in.Body.DryRun
+	scopeOf(ctx).tried = dryRun
 	note(ctx, "", map[string]any{"changes": changes})
 	return answer(result, nil)
 }

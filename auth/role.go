@@ -46,6 +46,7 @@ const (
 	PauseTask   Action = "pause-task"
 	ResumeTask  Action = "resume-task"
 	DeleteTask  Action = "delete-task"
+	ListDue     Action = "list-due"
 	StartRun    Action = "start-run"
 	StartRuns   Action = "start-runs"
 	ListRuns    Action = "list-runs"
@@ -57,6 +58,12 @@ const (
 	RetryRun    Action = "retry-run"
 	ListFires   Action = "list-fires"
 	ListWorkers Action = "list-workers"
+
+	ApplyCalendars Action = "apply-calendars"
+	ListCalendars  Action = "list-calendars"
+	GetCalendar    Action = "get-calendar"
+	PutCalendar    Action = "put-calendar"
+	DeleteCalendar Action = "delete-calendar"
 
 	PushPackage     Action = "push-package"
 	ListPackages    Action = "list-packages"
@@ -80,10 +87,10 @@ const (
 // does not name is Admin's alone.
 func Least(action Action) Role {
 	switch action {
-	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
+	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
-	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator
 	}

@@ -28,6 +28,7 @@ package chain
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/catena-run/catena/task"
@@ -47,6 +48,8 @@ type Document struct {
 	raw   json.RawMessage
 	calls []task.PackageRef
 	tasks []string
+
+	places []string // of the first mention of each of tasks
 }
 
 // Parse reads a chain: a list of items, or one item, as YAML or JSON. An error
@@ -82,6 +85,15 @@ func (d *Document) Calls() []task.PackageRef { return append([]task.PackageRef(n
 
 // Tasks returns the tasks that the document starts by a fixed name, each once.
 func (d *Document) Tasks() []string { return append([]string(nil), d.tasks...) }
+
+// StartsAt returns the place (file:line:column) where the document first mentions a
+// task that it starts; "" when it does not.
+func (d *Document) StartsAt(task string) string {
+	if i := slices.Index(d.tasks, task); i >= 0 {
+		return d.places[i]
+	}
+	return ""
+}
 
 // MarshalJSON returns the document as compact JSON. Parsing that gives an equal
 // document.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/task"
 )
 
 func addSeeds(f *testing.F, pattern string) {
@@ -50,13 +52,17 @@ func FuzzParse(f *testing.F) {
 func FuzzParseTasks(f *testing.F) {
 	addSeeds(f, "testdata/tasks/*")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		tasks, err := ParseTasks("fuzz", text)
+		read, err := ParseFile("fuzz", text)
 		if err != nil {
 			require.Contains(t, err.Error(), "fuzz:")
 			return
 		}
-		require.NotEmpty(t, tasks)
-		for _, one := range tasks {
+		require.NotZero(t, len(read.Tasks)+len(read.Calendars))
+		for _, one := range read.Calendars {
+			require.True(t, task.ValidName(one.Name))
+			require.ErrorContains(t, one.Locate(task.Errorf(task.CodeInvalid, "x").At("days[0]")), "fuzz:")
+		}
+		for _, one := range read.Tasks {
 			require.NoError(t, one.Definition.Validate())
 			_, err := Parse("chain", one.Definition.Chain)
 			require.NoError(t, err)

@@ -40,12 +40,15 @@ func TestGolden(t *testing.T) {
 func TestGoldenTasks(t *testing.T) {
 	t.Parallel()
 	golden(t, "testdata/tasks/*", func(name string, text []byte) (string, error) {
-		tasks, err := chain.ParseTasks(name, text)
+		read, err := chain.ParseFile(name, text)
 		if err != nil {
 			return "", err
 		}
 		var b strings.Builder
-		for _, one := range tasks {
+		for _, one := range read.Calendars {
+			fmt.Fprintf(&b, "%d: calendar %s days=%v ical=%s\n", one.Line, one.Name, one.Days, one.ICalName())
+		}
+		for _, one := range read.Tasks {
 			d := one.Definition
 			fmt.Fprintf(&b, "%d: %s chain=%s params=%s timeout=%v retry=%v schedules=%d\n", one.Line, d.Name, d.Chain, d.Params, d.Timeout, d.Retry, len(d.Schedule))
 		}

@@ -134,10 +134,11 @@ func (p *parser) addCall(ref task.PackageRef) {
 	}
 }
 
-func (p *parser) addTask(name string) {
-	if !p.seen[name] {
-		p.seen[name] = true
-		p.doc.tasks = append(p.doc.tasks, name)
+func (p *parser) addTask(name *source) {
+	if !p.seen[name.text] {
+		p.seen[name.text] = true
+		p.doc.tasks = append(p.doc.tasks, name.text)
+		p.doc.places = append(p.doc.places, p.file.place(name))
 	}
 }
 

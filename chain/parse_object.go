@@ -213,7 +213,7 @@ func parseTask(p *parser, it *item, s, value *source) (err error) {
 	if !task.ValidName(value.text) {
 		return p.fail(it, value, "%q cannot name a task", value.text).Fix("write the name of a task, such as billing/close-month")
 	}
-	p.addTask(value.text)
+	p.addTask(value)
 	return nil
 }
 

@@ -73,11 +73,17 @@ func (f file) errorf(s *source, format string, args ...any) *task.Error {
 }
 
 func (f file) at(line, col int, format string, args ...any) *task.Error {
+	return task.Errorf(task.CodeInvalid, format, args...).At(f.placeAt(line, col))
+}
+
+func (f file) place(s *source) string { return f.placeAt(s.line, s.col) }
+
+func (f file) placeAt(line, col int) string {
 	name := string(f)
 	if name == "" {
 		name = "chain"
 	}
-	return task.Errorf(task.CodeInvalid, format, args...).At(fmt.Sprintf("%s:%d:%d", name, line, col))
+	return fmt.Sprintf("%s:%d:%d", name, line, col)
 }
 
 // readOne reads a text that holds one value.

@@ -14,8 +14,16 @@ import (
 // TaskFile is one task of a task file.
 type TaskFile struct {
 	Definition task.Definition // Chain and Params are JSON
+	Document   *Document       // the chain, parsed; its places are those of the file
 	Line       int             // where the task begins
+
+	file   file
+	source *source
 }
+
+// Locate gives an error about a field, such as schedule[1].cron, the place of that
+// field in the file.
+func (t TaskFile) Locate(err error) error { return t.file.located(t.source, err) }
 
 var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable",
 	"tags", "rate", "concurrency", "dedupe", "keep"}
@@ -28,44 +36,14 @@ var partFields = map[string][]string{
 	"dedupe":      {"key", "window"},
 }
 
-var scheduleFields = []string{"cron", "at", "timezone", "overlap", "paused"}
-
-// ParseTasks reads a task file: YAML documents separated by "---", or JSON (one
-// task, or a list of them). Every task is checked as far as the file alone
-// allows, its chain included; an error names file:line:column.
+// ParseTasks reads the tasks of a task file, as ParseFile does.
 func ParseTasks(name string, text []byte) ([]TaskFile, error) {
-	f := file(name)
-	roots, err := f.read(text)
-	if err != nil {
-		return nil, err
-	}
-	if len(roots) == 1 && roots[0].kind == kindList {
-		roots = roots[0].items
-	}
-	if len(roots) == 0 {
-		return nil, f.at(1, 1, "the file has no task").Fix("write name: and chain:")
-	}
-	tasks := make([]TaskFile, 0, len(roots))
-	lines := map[string]int{}
-	for _, root := range roots {
-		one, err := f.task(root)
-		if err != nil {
-			return nil, err
-		}
-		if first, twice := lines[one.Definition.Name]; twice {
-			return nil, f.errorf(root, "task %s is on line %d and again on line %d", one.Definition.Name, first, one.Line).Fix("rename or remove one of them")
-		}
-		lines[one.Definition.Name] = one.Line
-		tasks = append(tasks, one)
-	}
-	return tasks, nil
+	read, err := ParseFile(name, text)
+	return read.Tasks, err
 }
 
 func (f file) task(s *source) (t TaskFile, err error) {
-	t.Line = s.line
-	if s.kind != kindObject {
-		return t, f.errorf(s, "a task must be an object, not %s", s.kind.article()).Fix("write name: and chain:")
-	}
+	t.Line, t.file, t.source = s.line, f, s
 	if err := f.fields(s, "task", taskFields); err != nil {
 		return t, err
 	}
@@ -73,6 +51,12 @@ func (f file) task(s *source) (t TaskFile, err error) {
 		return t, err
 	}
 	for i, key := range s.keys {
+		if key.text == "schedule" {
+			if t.Definition.Schedule, err = f.schedules(s.items[i]); err != nil {
+				return t, err
+			}
+			continue
+		}
 		one := &source{kind: kindObject, keys: s.keys[i : i+1], items: s.items[i : i+1]}
 		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &t.Definition); err != nil {
 			return t, f.errorf(s.items[i], "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text))
@@ -84,7 +68,7 @@ func (f file) task(s *source) (t TaskFile, err error) {
 	if err := CheckKeys(t.Definition); err != nil {
 		return t, f.located(s, err)
 	}
-	_, err = parseRoot(f, s.get("chain"))
+	t.Document, err = parseRoot(f, s.get("chain"))
 	return t, err
 }
 
@@ -98,15 +82,6 @@ func (f file) taskParts(s *source) error {
 		case partFields[key.text] != nil && value.kind == kindObject:
 			if err := f.fields(value, key.text, partFields[key.text]); err != nil {
 				return err
-			}
-		case key.text == "schedule" && value.kind == kindList:
-			for _, schedule := range value.items {
-				if schedule.kind != kindObject {
-					return f.errorf(schedule, "a schedule must be an object, not %s", schedule.kind.article()).Fix(`write {cron: "0 5 * * *"}`)
-				}
-				if err := f.fields(schedule, "schedule", scheduleFields); err != nil {
-					return err
-				}
 			}
 		}
 	}
@@ -132,8 +107,6 @@ func plainJSONError(err error) string {
 
 func fieldHelp(field string) string {
 	switch field {
-	case "schedule":
-		return `write a list such as [{cron: "0 5 * * *", timezone: UTC}], with at as in 2026-11-30T08:00:00Z`
 	case "retry":
 		return "write {attempts: 3, backoff: 2s}"
 	case "priority":
@@ -177,6 +150,9 @@ func (f file) located(s *source, err error) error {
 			break
 		}
 		at = next
+	}
+	if strings.HasPrefix(e.Where, string(f)+":") {
+		return err // it has its place
 	}
 	moved := f.errorf(at, "%s", e.Message)
 	moved.Remedy = e.Remedy

@@ -77,3 +77,12 @@ func tokenIDs(ctx context.Context, c *client.Client) ([]string, error) {
 	}
 	return ids, err
 }
+
+func calendarNames(ctx context.Context, c *client.Client) ([]string, error) {
+	calendars, err := c.Calendars(ctx)
+	names := make([]string, 0, len(calendars))
+	for _, k := range calendars {
+		names = append(names, k.Name)
+	}
+	return names, err
+}

@@ -67,6 +67,9 @@ func TestTables(t *testing.T) {
 			{Definition: task.Definition{Name: "hello/every-second", Schedule: []task.Schedule{{Cron: "* * * * * *", Timezone: "Europe/Paris", NextDue: ago(-time.Second)}}}, UpdatedAt: *ago(time.Hour)},
 			{Definition: task.Definition{Name: "hello/wait", Description: "waits"}, Paused: true, UpdatedAt: *ago(72 * time.Hour)},
 		}),
+		"GET /api/v1/tasks/{name}/due": answer(200, []client.ScheduleDue{
+			{Schedule: 0, Text: "at 05:00 on day 1 of the month (UTC)", Due: []client.DueTime{{DueAt: *ago(-time.Hour), StartsAt: *ago(-time.Hour)}, {DueAt: *ago(-2 * time.Hour), StartsAt: *ago(-121 * time.Minute)}}},
+		}),
 		"GET /api/v1/tasks/{name}": answer(200, task.Task{
 			Definition: task.Definition{Name: "hello/wait", Chain: []byte(`[{"call":"hello:greet?wait","with":{"ms":1}},["delay",1]]`),
 				Schedule: []task.Schedule{{Cron: "0 5 1 * *", NextDue: ago(-time.Hour)}}},

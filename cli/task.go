@@ -48,6 +48,11 @@ func (s *session) apply(cmd *cobra.Command, from string, dryRun bool) error {
 		return err
 	}
 	result, err := c.ApplyTasks(cmd.Context(), client.ApplyRequest{Files: files, DryRun: dryRun})
+	return s.applied(result, err, from, dryRun)
+}
+
+// applied reports what an apply made.
+func (s *session) applied(result client.ApplyResult, err error, from string, dryRun bool) error {
 	if err != nil {
 		return err
 	}
@@ -60,7 +65,7 @@ func (s *session) apply(cmd *cobra.Command, from string, dryRun bool) error {
 		if dryRun {
 			change += " (dry run)"
 		}
-		rows = append(rows, []string{r.Name, change})
+		rows = append(rows, []string{strings.TrimSpace(r.Kind + " " + r.Name), change})
 	}
 	return s.table("no tasks in "+from, nil, rows)
 }
@@ -70,7 +75,10 @@ func (s *session) apply(cmd *cobra.Command, from string, dryRun bool) error {
 func (s *session) taskFiles(from string) ([]client.File, error) {
 	if from == "-" {
 		text, err := io.ReadAll(s.in)
-		return []client.File{{Name: "stdin", Content: string(text)}}, err
+		if err != nil {
+			return nil, err
+		}
+		return withICal([]client.File{{Name: "stdin", Content: string(text)}})
 	}
 	info, err := os.Stat(from)
 	if err != nil {
@@ -90,7 +98,7 @@ func (s *session) taskFiles(from string) ([]client.File, error) {
 		}
 		files = append(files, client.File{Name: path, Content: string(text)})
 	}
-	return files, nil
+	return withICal(files)
 }
 
 func taskFilesBelow(dir string) ([]string, error) {
@@ -155,39 +163,12 @@ func taskStatus(t task.Task) string {
 	return "ready"
 }
 
-func schedules(t task.Task) string {
-	texts := make([]string, 0, len(t.Schedule))
-	for _, schedule := range t.Schedule {
-		texts = append(texts, scheduleText(schedule))
-	}
-	return strings.Join(texts, "; ")
-}
-
-func scheduleText(schedule task.Schedule) string {
-	text := schedule.Cron
-	if schedule.At != nil {
-		text = "at " + schedule.At.UTC().Format("2006-01-02T15:04:05Z")
-	}
-	if schedule.Timezone != "" && schedule.Timezone != "UTC" {
-		text += " " + schedule.Timezone
-	}
-	return text
-}
-
-func (s *session) nextDue(t task.Task) string {
-	next := ""
-	var first *task.Schedule
-	for i, schedule := range t.Schedule {
-		if schedule.NextDue != nil && (first == nil || schedule.NextDue.Before(*first.NextDue)) {
-			first = &t.Schedule[i]
-			next = s.ageOf(schedule.NextDue)
-		}
-	}
-	return next
-}
-
 func (s *session) taskShow() *cobra.Command {
-	cmd := command("show NAME", "Show a task and what its chain does", named("NAME"), func(cmd *cobra.Command, args []string) error {
+	var next int
+	cmd := command("show NAME", "Show a task, when it is due and what its chain does", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		if next < 0 || next > 1000 {
+			return usageOf(cmd, "--next %d is out of range; use 0 to 1000", next)
+		}
 		c, err := s.client()
 		if err != nil {
 			return err
@@ -196,11 +177,16 @@ func (s *session) taskShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if s.json {
-			return s.writeJSON(t)
+		due, err := dueOf(cmd.Context(), c, t, next)
+		if err != nil {
+			return err
 		}
-		return s.showTask(t)
+		if s.json {
+			return s.writeJSON(shownTask{t, list(due)})
+		}
+		return s.showTask(t, due)
 	})
+	cmd.Flags().IntVar(&next, "next", 5, "how many due times of each schedule to show")
 	cmd.ValidArgsFunction = s.complete(0, taskNames)
 	return cmd
 }
@@ -212,7 +198,7 @@ func keepText(keep task.Duration) string {
 	return "runs for " + span(time.Duration(keep))
 }
 
-func (s *session) showTask(t task.Task) error {
+func (s *session) showTask(t task.Task, due []client.ScheduleDue) error {
 	d := t.Normalize()
 	err := s.fields(
 		[2]string{"task", t.Name}, [2]string{"description", t.Description},
@@ -228,28 +214,10 @@ func (s *session) showTask(t task.Task) error {
 	if err != nil {
 		return err
 	}
-	if err := s.showSchedules(t); err != nil {
+	if err := s.showSchedules(t, due); err != nil {
 		return err
 	}
 	return s.showChain(t)
-}
-
-func (s *session) showSchedules(t task.Task) error {
-	if len(t.Schedule) == 0 {
-		return nil
-	}
-	rows := make([][]string, 0, len(t.Schedule))
-	for _, schedule := range t.Schedule {
-		overlap := schedule.Overlap
-		if overlap == "" {
-			overlap = task.OverlapSkip
-		}
-		rows = append(rows, []string{scheduleText(schedule), string(overlap), s.moment(schedule.NextDue), schedule.Invalid})
-	}
-	if err := s.println(); err != nil {
-		return err
-	}
-	return writeTable(s.out, []string{"SCHEDULE", "OVERLAP", "NEXT", "INVALID"}, rows)
 }
 
 // showChain explains the chain; one that does not parse is shown as it is.

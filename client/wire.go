@@ -16,7 +16,7 @@ const (
 
 // File is the name and the text of a task file.
 type File struct {
-	Name    string `json:"name" doc:"Names the file in errors" maxLength:"1000"`
+	Name    string `json:"name" doc:"Names the file in errors; a file that ends in .ics is iCalendar, for calendars to name" maxLength:"1000"`
 	Content string `json:"content" doc:"Text of a task file: documents separated by ---"`
 }
 
@@ -36,8 +36,9 @@ const (
 	Unchanged Change = "unchanged"
 )
 
-// Applied is what became of one task.
+// Applied is what became of one task or calendar.
 type Applied struct {
+	Kind   string `json:"kind,omitempty" enum:"calendar" doc:"Absent: a task"`
 	Name   string `json:"name"`
 	Change Change `json:"change" enum:"created,updated,unchanged"`
 }
@@ -45,6 +46,27 @@ type Applied struct {
 // ApplyResult lists the change of every task of an apply.
 type ApplyResult struct {
 	Results []Applied `json:"results" nullable:"false"`
+}
+
+// CalendarRequest is the content of a calendar.
+type CalendarRequest struct {
+	Days []string `json:"days,omitempty" doc:"2026-12-25, 2026-12-24/2026-12-26, --12-25 (every year)" maxItems:"20000"`
+	ICal string   `json:"ical,omitempty" doc:"Text of an iCalendar file, whose events add their days"`
+}
+
+// ScheduleDue tells when a schedule is due next.
+type ScheduleDue struct {
+	Schedule int64     `json:"schedule"`
+	Text     string    `json:"text" doc:"The schedule in words"`
+	Paused   bool      `json:"paused" doc:"It, or its task, is paused: these due times start nothing"`
+	Invalid  string    `json:"invalid,omitempty" doc:"Why it is never due"`
+	Due      []DueTime `json:"due" nullable:"false"`
+}
+
+// DueTime is one due time and, where the schedule has a jitter, when its run starts.
+type DueTime struct {
+	DueAt    time.Time `json:"due_at"`
+	StartsAt time.Time `json:"starts_at"`
 }
 
 // RunRequest asks for a run of a task.

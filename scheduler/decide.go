@@ -118,7 +118,7 @@ func (d *decider) cover(outcome task.FireOutcome, reason string, within func(tim
 		Schedule: d.in.Schedule.ID, Task: d.in.Schedule.Task, DueAt: d.next, LastDueAt: d.next,
 		Outcome: outcome, Reason: reason, FiredAt: d.now,
 	}
-	if d.in.Spec.every > 0 {
+	if d.in.Spec.steady() {
 		row.Count = d.leap(within)
 		row.LastDueAt = d.next
 		d.advance()

@@ -9,15 +9,33 @@ import (
 
 // Describe says in short English when s is due.
 func Describe(s Spec) string {
+	text := ""
 	switch {
 	case !s.at.IsZero():
-		return "once, at " + s.at.In(s.Zone()).Format(time.RFC3339Nano)
+		text = "once, at " + s.at.In(s.Zone()).Format(time.RFC3339Nano)
 	case s.every > 0:
-		return "every " + plainDuration(s.every)
-	case s.cron != nil:
-		return s.cron.clockText() + s.cron.dateText() + " (" + s.Zone().String() + ")"
+		text = "every " + plainDuration(s.every)
+		if s.offset > 0 {
+			text += " plus " + plainDuration(s.offset)
+		}
+	case s.wall != nil:
+		text = s.wall.clockText() + s.wall.dateText() + " (" + s.Zone().String() + ")"
+	default:
+		return "never"
 	}
-	return "never"
+	if !s.start.IsZero() {
+		text += ", from " + s.start.In(s.Zone()).Format(time.RFC3339)
+	}
+	if !s.end.IsZero() {
+		text += ", before " + s.end.In(s.Zone()).Format(time.RFC3339)
+	}
+	if len(s.names) > 0 {
+		text += ", except " + strings.Join(s.names, " and ")
+	}
+	if s.jitter > 0 {
+		text += ", up to " + plainDuration(s.jitter) + " later"
+	}
+	return text
 }
 
 // plainDuration drops the zero units of time.Duration.String: 1h0m0s is 1h.
@@ -28,6 +46,9 @@ func plainDuration(d time.Duration) string {
 }
 
 func (f *fields) clockText() string {
+	if f.times != nil {
+		return "at " + timesText(f.times)
+	}
 	seconds, minutes, hours := listOf(f.second, 0, 59, number), listOf(f.minute, 0, 59, number), listOf(f.hour, 0, 23, number)
 	second, oneSecond := only(f.second)
 	minute, oneMinute := only(f.minute)
@@ -59,22 +80,62 @@ func (f *fields) clockText() string {
 	return "at minute " + minutes + " of hour " + hours + suffix
 }
 
+func timesText(times []time.Duration) string {
+	const most = 10
+	var texts []string
+	for _, t := range times[:min(len(times), most)] {
+		text := fmt.Sprintf("%02d:%02d", t/time.Hour, t%time.Hour/time.Minute)
+		if seconds := t % time.Minute / time.Second; seconds != 0 {
+			text += fmt.Sprintf(":%02d", seconds)
+		}
+		texts = append(texts, text)
+	}
+	if len(times) > most {
+		texts = append(texts, fmt.Sprintf("and %d more", len(times)-most))
+	}
+	return strings.Join(texts, ", ")
+}
+
 func (f *fields) dateText() string {
 	var days []string
-	if dom := listOf(f.dom, 1, 31, number); dom != "" {
-		days = append(days, "on day "+dom+" of the month")
+	if dom := f.domText(); dom != "" {
+		days = append(days, dom)
 	}
 	if dow := listOf(f.dow, 0, 6, func(d int) string { return time.Weekday(d).String() }); dow != "" {
 		days = append(days, "on "+dow)
 	}
 	text := ""
 	if len(days) > 0 {
-		text = " " + strings.Join(days, " or ")
+		joined := " or "
+		if f.anyDom || f.anyDow {
+			joined = ", if "
+		}
+		text = " " + strings.Join(days, joined)
 	}
 	if months := listOf(f.month, 1, 12, func(m int) string { return time.Month(m).String() }); months != "" {
 		text += " in " + months
 	}
 	return text
+}
+
+func (f *fields) domText() string {
+	dom := listOf(f.dom, 1, 31, number)
+	if dom != "" {
+		dom = "day " + dom
+	}
+	for n := 1; n <= 31; n++ {
+		if f.fromEnd>>n&1 == 0 {
+			continue
+		}
+		if dom != "" {
+			dom += " or "
+		}
+		dom += map[bool]string{true: "the last day", false: "day " + strconv.Itoa(n) + " from the end"}[n == 1]
+	}
+	if dom == "" {
+		return ""
+	}
+	return "on " + dom + " of the month"
 }
 
 func number(n int) string { return strconv.Itoa(n) }

@@ -1,20 +1,28 @@
 package scheduler
 
 import (
+	"sort"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/task"
 )
 
 // reading is what a wall clock shows, taken apart.
-type reading struct{ month, day, weekday, hour, minute int }
+type reading struct{ month, day, weekday, hour, minute, last int } // last: the day counted from the end of its month
 
-// rule is an expression and its meaning, written down a second time by hand.
+// rule is a schedule and its meaning, written down a second time by hand.
 type rule struct {
-	cron    string
-	fixed   bool // names fixed hours
-	matches func(r reading) bool
+	cron     string
+	calendar *task.Calendar
+	fixed    bool // names fixed hours
+	matches  func(r reading) bool
+}
+
+func (r rule) schedule(zone string, dst task.DST) task.Schedule {
+	return task.Schedule{Cron: r.cron, Calendar: r.calendar, Timezone: zone, DST: dst}
 }
 
 var rules = []rule{
@@ -34,6 +42,38 @@ var rules = []rule{
 	{cron: "30 2 25-31 3,10 0", fixed: true, matches: func(r reading) bool {
 		return r.hour == 2 && r.minute == 30 && (r.month == 3 || r.month == 10) && (r.day >= 25 || r.weekday == 0)
 	}},
+	{calendar: &task.Calendar{Times: []string{"01:45", "02:15"}}, fixed: true, matches: func(r reading) bool {
+		return r.hour == 1 && r.minute == 45 || r.hour == 2 && r.minute == 15
+	}},
+	{calendar: &task.Calendar{Times: []string{"08:00"}, Days: []int{-1, 15}}, fixed: true, matches: func(r reading) bool {
+		return r.hour == 8 && r.minute == 0 && (r.last == 1 || r.day == 15)
+	}},
+	{calendar: &task.Calendar{Times: []string{"02:30"}, Weekdays: []string{"fri-mon"}, Months: []string{"oct-apr"}, Days: []int{-7, -6, -5, -4, -3, -2, -1}}, fixed: true, matches: func(r reading) bool {
+		return r.hour == 2 && r.minute == 30 && (r.weekday <= 1 || r.weekday >= 5) && (r.month >= 10 || r.month <= 4) && r.last <= 7
+	}},
+	{calendar: &task.Calendar{Times: []string{"00:00"}, Weekdays: []string{"fri"}, Days: []int{13}}, fixed: true, matches: func(r reading) bool {
+		return r.hour == 0 && r.minute == 0 && r.day == 13 && r.weekday == 5
+	}},
+}
+
+// dstRules are the rules in the order of the oracle's columns.
+var dstRules = [...]task.DST{task.DSTAuto, task.DSTSkip, task.DSTOnce, task.DSTTwice}
+
+// fires is the meaning of each rule: whether a reading that matches fires, by whether
+// it was shown before, and whether readings that were passed over fire.
+func (r rule) fires(dst task.DST, matches, passed, repeated bool) bool {
+	switch dst {
+	case task.DSTSkip:
+		return matches && !repeated
+	case task.DSTOnce:
+		return (matches || passed) && !repeated
+	case task.DSTTwice:
+		return matches || passed
+	}
+	if r.fixed {
+		return r.fires(task.DSTOnce, matches, passed, repeated)
+	}
+	return matches
 }
 
 // TestNextAgainstEveryMinute walks the minutes of seven years in each zone, and of
@@ -57,35 +97,52 @@ func TestNextAgainstEveryMinute(t *testing.T) {
 func checkMinutes(t *testing.T, zone *time.Location, from, to time.Time) {
 	want := walk(zone, from, to)
 	for i, r := range rules {
-		spec, at := mustParse(t, r.cron, zone.String()), from
-		for _, due := range want[i] {
-			next, ok := spec.Next(at)
-			if !ok || next.Unix() != due { // require would take longer than all the rest
-				t.Fatalf("%s after %v: want %v, got %v", r.cron, at.In(zone), time.Unix(due, 0).In(zone), next.In(zone))
+		for j, dst := range dstRules {
+			spec, err := Parse(r.schedule(zone.String(), dst))
+			require.NoError(t, err)
+			until, due := to, want[i][j]
+			if !r.fixed && dst != task.DSTAuto { // one year has every change of the clock
+				until = time.Unix(min(to.Unix(), from.AddDate(1, 0, 1).Unix()), 0)
+				due = due[:sort.Search(len(due), func(n int) bool { return due[n] >= until.Unix() })]
 			}
-			at = next
+			checkDue(t, spec, from, until, due)
 		}
-		next, ok := spec.Next(at)
-		require.True(t, ok)
-		require.False(t, next.Before(to), "%s: %v is one too many", r.cron, next)
 	}
 }
 
-// walk returns the due times of each rule after from and before to.
-func walk(zone *time.Location, from, to time.Time) [][]int64 {
-	due := make([][]int64, len(rules))
+func checkDue(t *testing.T, spec Spec, from, to time.Time, want []int64) {
+	t.Helper()
+	at := from
+	for _, due := range want {
+		next, ok := spec.Next(at)
+		if !ok || next.Unix() != due { // require would take longer than all the rest
+			t.Fatalf("%s, %+v, after %v: want %v, got %v", Describe(spec), spec.rule, at.In(spec.Zone()), time.Unix(due, 0).In(spec.Zone()), next.In(spec.Zone()))
+		}
+		at = next
+	}
+	if next, ok := spec.Next(at); ok {
+		require.False(t, next.Before(to), "%s: %v is one too many", Describe(spec), next)
+	}
+}
+
+// walk returns the due times of each rule, by the rule for changes of the clock,
+// after from and before to.
+func walk(zone *time.Location, from, to time.Time) [][len(dstRules)][]int64 {
+	due := make([][len(dstRules)][]int64, len(rules))
 	furthest := minuteOf(from, zone)
 	previous := furthest
 	for at := from.Unix() + 60; at < to.Unix(); at += 60 {
 		now := minuteOf(time.Unix(at, 0), zone)
 		for i, r := range rules {
-			switch {
-			case !r.fixed:
-				if r.matches(readingOf(now)) {
-					due[i] = append(due[i], at)
+			matches := r.matches(readingOf(now))
+			passed := now > furthest && now > previous+1 && anyMatches(r, previous, now)
+			if !matches && !passed {
+				continue
+			}
+			for j, dst := range dstRules {
+				if r.fires(dst, matches, passed, now <= furthest) {
+					due[i][j] = append(due[i][j], at)
 				}
-			case now > furthest && anyMatches(r, previous, now):
-				due[i] = append(due[i], at)
 			}
 		}
 		furthest, previous = max(furthest, now), now
@@ -123,6 +180,13 @@ var calendar = func() []reading {
 	var days []reading
 	for d := time.Unix(firstDay*86400, 0).UTC(); d.Year() < 2042; d = d.AddDate(0, 0, 1) {
 		days = append(days, reading{month: int(d.Month()), day: d.Day(), weekday: int(d.Weekday())})
+	}
+	for i, d := range days {
+		for _, later := range days[i:min(i+31, len(days))] {
+			if later.month == d.month {
+				days[i].last++
+			}
+		}
 	}
 	return days
 }()

@@ -3,49 +3,69 @@ package scheduler
 import (
 	"math/bits"
 	"time"
-
-	"github.com/robfig/cron/v3"
 )
 
 // Next returns the first due time after the given one, in UTC; false: there is none
 // any more.
 func (s Spec) Next(after time.Time) (time.Time, bool) {
+	if after.Before(s.start) {
+		after = s.start.Add(-1)
+	}
+	for range maxExcluded {
+		next, ok := s.due(after)
+		if !ok || !s.end.IsZero() && !next.Before(s.end) {
+			return time.Time{}, false
+		}
+		if len(s.exclude) == 0 {
+			return next, true
+		}
+		free, ok := s.free(next)
+		if !ok || free.Equal(next) {
+			return next, ok
+		}
+		after = free.Add(-1)
+	}
+	return time.Time{}, false
+}
+
+// due is Next without start, end and exclusions.
+func (s Spec) due(after time.Time) (time.Time, bool) {
 	switch {
 	case !s.at.IsZero():
 		return s.at, s.at.After(after)
 	case s.every > 0:
 		return s.nextEvery(after)
-	case s.cron != nil:
-		return s.nextCron(after)
+	case s.wall != nil:
+		return s.nextReading(after)
 	}
 	return time.Time{}, false
 }
 
 func (s Spec) nextEvery(after time.Time) (time.Time, bool) {
-	period := int64(s.every / time.Second)
-	count := after.Unix() / period
-	if after.Unix() < 0 && after.Unix()%period != 0 {
+	period, offset := int64(s.every/time.Second), int64(s.offset/time.Second)
+	since := after.Unix() - offset
+	count := since / period
+	if since < 0 && since%period != 0 {
 		count-- // towards the past, not towards the epoch
 	}
-	next := time.Unix((count+1)*period, 0).UTC()
+	next := time.Unix((count+1)*period+offset, 0).UTC()
 	return next, next.Year() <= latest
 }
 
-// nextCron goes through the spans of constant offset from UTC, since inside of
+// nextReading goes through the spans of constant offset from UTC, since inside of
 // one the wall clock is plain arithmetic.
-func (s Spec) nextCron(after time.Time) (time.Time, bool) {
-	at := time.Unix(after.Unix()+1, 0)
-	for last := at.Year() + searchYears; at.Year() <= last; {
+func (s Spec) nextReading(after time.Time) (time.Time, bool) {
+	for at := time.Unix(after.Unix()+1, 0); ; {
 		span := spanAt(at, s.zone)
-		if next, ok := span.first(s.cron, at); ok {
-			return next, next.Year() <= latest
+		next, ok := span.first(s.wall, s.rule, at)
+		switch {
+		case !ok || next.Year() > latest:
+			return time.Time{}, false
+		case span.covers(next):
+			return next, true
 		}
-		if span.end.IsZero() {
-			break
-		}
-		at = span.end
+		at = span.leave(at, next)
 	}
-	return time.Time{}, false
 }
 
 // span is a stretch of time with one offset. Zero start or end: open.
@@ -77,61 +97,75 @@ func spanAt(at time.Time, zone *time.Location) span {
 	return s
 }
 
-// first returns the first due time of the span that is not before at. Readings of
+func (s span) covers(at time.Time) bool { return s.end.IsZero() || at.Before(s.end) }
+
+// day counts the days of the wall clock since 1970-01-01.
+func (s span) day(at time.Time) int {
+	seconds := at.Unix() + int64(s.offset/time.Second)
+	day := seconds / secondsPerDay
+	if seconds%secondsPerDay < 0 {
+		day--
+	}
+	return int(day)
+}
+
+// leave returns where a search goes on that was at the given time and found, by the
+// offset of this span, nothing before next. Spans that end long before are passed
+// over: no change of a clock comes near to two days.
+func (s span) leave(at, next time.Time) time.Time {
+	const two = 48 * time.Hour
+	if near := next.Add(-two); s.end.Sub(at) >= two && near.After(s.end) {
+		return near
+	}
+	return s.end
+}
+
+// clockRule says what becomes of readings that a change of the clock skips or repeats.
+type clockRule struct {
+	makeUp bool // skipped ones fire, once and together, at the end of the gap
+	repeat bool // repeated ones fire again
+}
+
+// first returns the first due time that is not before at, as far as the offset of
+// the span holds: beyond the span's end it is an estimate. Readings of
 // the wall clock are kept as times in UTC.
-func (s span) first(f *fields, at time.Time) (time.Time, bool) {
+func (s span) first(f *fields, r clockRule, at time.Time) (time.Time, bool) {
 	reading := at.UTC().Add(s.offset)
-	if !f.everyHour && !s.start.IsZero() {
+	if !s.start.IsZero() {
 		start := s.start.UTC()
 		from, to := start.Add(s.before), start.Add(s.offset)
-		if !at.After(s.start) && from.Before(to) { // readings from..to are skipped
+		if r.makeUp && !at.After(s.start) && from.Before(to) { // readings from..to are skipped
 			if skipped, ok := f.next(from); ok && skipped.Before(to) {
 				return start, true
 			}
 		}
-		if reading.Before(from) { // readings to..from were shown before
+		if !r.repeat && reading.Before(from) { // readings to..from were shown before
 			reading = from
 		}
 	}
 	due, ok := f.next(reading)
-	if !ok {
-		return time.Time{}, false
-	}
-	due = due.Add(-s.offset)
-	if !s.end.IsZero() && !due.Before(s.end) {
-		return time.Time{}, false
-	}
-	return due, true
+	return due.Add(-s.offset), ok
 }
 
-// searchYears is longer than any expression waits: 29 February, over the years
-// 2096 to 2104.
-const searchYears = 9
+// searchYears is longer than any reading waits: 29 February on one day of the week,
+// over a year that is a multiple of 100.
+const searchYears = 41
 
-// fields are the sets of a cron expression, a bit per value.
+// fields are the sets of a cron expression or of a calendar, a bit per value.
 type fields struct {
 	second, minute, hour, dom, month, dow uint64
-	anyDom, anyDow                        bool
+	fromEnd                               uint64          // days of the month counted from its end; the last is 1
+	times                                 []time.Duration // of day, in order; not nil: instead of second, minute and hour
+	anyDom, anyDow                        bool            // either: both day fields must match, not one of them
 	everyHour                             bool
-}
-
-const starBit = 1 << 63 // how the parser marks a field written as *
-
-func newFields(p *cron.SpecSchedule) *fields {
-	const allHours = 1<<24 - 1
-	return &fields{
-		second: p.Second &^ starBit, minute: p.Minute &^ starBit, hour: p.Hour &^ starBit,
-		dom: p.Dom &^ starBit, month: p.Month &^ starBit, dow: p.Dow &^ starBit,
-		anyDom: p.Dom&starBit != 0, anyDow: p.Dow&starBit != 0,
-		everyHour: p.Hour&allHours == allHours,
-	}
 }
 
 // next returns the first matching reading that is not before from, both in UTC
 // and in whole seconds.
 func (f *fields) next(from time.Time) (time.Time, bool) {
 	year, month, day := from.Date()
-	if f.dayMatches(from) {
+	days := f.days(year, month)
+	if days>>day&1 == 1 {
 		if clock, ok := f.clockFrom(from.Clock()); ok {
 			return time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Add(clock), true
 		}
@@ -140,33 +174,75 @@ func (f *fields) next(from time.Time) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	date := time.Date(year, month, day+1, 0, 0, 0, 0, time.UTC)
-	for last := year + searchYears; date.Year() <= last; {
-		switch {
-		case f.month>>uint(date.Month())&1 == 0:
-			date = time.Date(date.Year(), date.Month()+1, 1, 0, 0, 0, 0, time.UTC)
-		case !f.dayMatches(date):
-			date = date.AddDate(0, 0, 1)
-		default:
-			return date.Add(clock), true
+	for last := year + searchYears; year <= last; day = 0 {
+		if next, ok := lowest(days, day+1); ok {
+			return time.Date(year, month, next, 0, 0, 0, 0, time.UTC).Add(clock), true
 		}
+		if month++; month > time.December {
+			year, month = year+1, time.January
+		}
+		days = f.days(year, month)
 	}
 	return time.Time{}, false
 }
 
-func (f *fields) dayMatches(t time.Time) bool {
-	if f.month>>uint(t.Month())&1 == 0 {
-		return false
+// days returns the matching days of a month, a bit per day.
+func (f *fields) days(year int, month time.Month) uint64 {
+	if f.month>>uint(month)&1 == 0 {
+		return 0
 	}
-	dom, dow := f.dom>>uint(t.Day())&1 == 1, f.dow>>uint(t.Weekday())&1 == 1
+	const everyWeek = 1 | 1<<7 | 1<<14 | 1<<21 | 1<<28
+	length := daysIn(year, month)
+	dom := f.dom
+	for left := f.fromEnd; left != 0; left &= left - 1 {
+		if n := bits.TrailingZeros64(left); n <= length {
+			dom |= 1 << (length - n + 1)
+		}
+	}
+	var dow uint64
+	first := weekdayOfFirst(year, month)
+	for left := f.dow; left != 0; left &= left - 1 {
+		dow |= everyWeek << ((bits.TrailingZeros64(left)-first+7)%7 + 1)
+	}
+	matching := dom | dow
 	if f.anyDom || f.anyDow {
-		return dom && dow
+		matching = dom & dow
 	}
-	return dom || dow
+	return matching & (1<<(length+1) - 2)
+}
+
+func daysIn(year int, month time.Month) int {
+	switch month {
+	case time.February:
+		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+			return 29
+		}
+		return 28
+	case time.April, time.June, time.September, time.November:
+		return 30
+	}
+	return 31
+}
+
+// weekdayOfFirst is the day of the week, Sunday being 0, of a month's first day
+// (Sakamoto's method).
+func weekdayOfFirst(year int, month time.Month) int {
+	if month < time.March {
+		year--
+	}
+	return (year + year/4 - year/100 + year/400 + int("bed=pen+mad."[month-1]) + 1) % 7
 }
 
 // clockFrom returns the first matching time of day that is not before h:m:s.
 func (f *fields) clockFrom(h, m, s int) (time.Duration, bool) {
+	if f.times != nil {
+		for _, at := range f.times {
+			if at >= clock(h, m, s) {
+				return at, true
+			}
+		}
+		return 0, false
+	}
 	if f.hour>>h&1 == 1 {
 		if f.minute>>m&1 == 1 {
 			if second, ok := lowest(f.second, s); ok {

@@ -32,11 +32,12 @@ type Scheduler struct {
 	store  *store.Store
 	queue  Enqueuer
 	log    logrus.FieldLogger
+	specs  *cache
 }
 
 // New returns a scheduler.
 func New(config Config, s *store.Store, q Enqueuer, log logrus.FieldLogger) *Scheduler {
-	return &Scheduler{config: config, store: s, queue: q, log: log}
+	return &Scheduler{config: config, store: s, queue: q, log: log, specs: newCache()}
 }
 
 // Fire handles the schedules that are due.
@@ -58,9 +59,9 @@ func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error)
 
 // decide is called inside the store's transaction, so it only computes.
 func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
-	spec, err := Parse(due.Schedule)
+	spec, err := s.specs.parse(due.Schedule, due.Calendars)
 	if err != nil {
-		// It was good when it was planned: only a change of the time zone database can do this.
+		// It was good when it was planned: its calendar has changed since, or the time zone database.
 		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}}
 	}
 	d := s.config.Decide(Due{
@@ -75,6 +76,9 @@ func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
 		}
 	}
 	decision := store.Decision{Fires: d.Fires}
+	if spec.jitter > 0 {
+		decision.StartAt = spec.StartAt
+	}
 	if d.HasNext {
 		decision.Next = &d.Next
 	}
@@ -85,12 +89,13 @@ func skipped(due store.Due, reason string) task.Fire {
 	return task.Fire{DueAt: due.DueAt, LastDueAt: due.DueAt, Count: 1, Outcome: task.FireSkipped, Reason: reason}
 }
 
-// Catalogue checks tasks and plans schedules that were changed, by whomever: a
+// Catalogue checks tasks and calendars and plans schedules that were changed, by whomever: a
 // row that makes no sense is flagged with the reason and stops nothing else.
 func (s *Scheduler) Catalogue(ctx context.Context, term int64) (more bool, err error) {
 	checked, err := s.checkTasks(ctx)
+	calendarErr := s.checkCalendars(ctx)
 	planned, planErr := s.planSchedules(ctx, term)
-	return checked == taskBatch || planned == planBatch, errors.Join(err, planErr)
+	return checked == taskBatch || planned == planBatch, errors.Join(err, calendarErr, planErr)
 }
 
 func (s *Scheduler) checkTasks(ctx context.Context) (int, error) {
@@ -125,30 +130,4 @@ func checkTask(t task.Task) error {
 	}
 	_, err := chain.Parse("chain", def.Chain)
 	return err
-}
-
-func (s *Scheduler) planSchedules(ctx context.Context, term int64) (int, error) {
-	changed, err := s.store.UnplannedSchedules(ctx, planBatch)
-	if err != nil || len(changed) == 0 {
-		return 0, err
-	}
-	plans := make([]store.Plan, len(changed))
-	for i, sc := range changed {
-		plans[i] = store.Plan{Schedule: sc.ID, Version: sc.Version}
-		spec, err := Parse(sc.Schedule)
-		if sc.Cron == "" && sc.At == nil {
-			err = invalid("at", "the time is out of range").Fix("use a year from 1 to 9999")
-		}
-		if err != nil {
-			plans[i].Invalid = err.Error()
-			s.log.WithFields(logrus.Fields{"task": sc.Task, "schedule": sc.ID}).WithError(err).Warn("a schedule was changed into one that cannot fire")
-			continue
-		}
-		if next, ok := spec.Next(sc.ChangedAt); ok { // not from now: a late plan loses no due time
-			plans[i].Next = &next
-		} else if sc.At != nil {
-			plans[i].Next = sc.At // its time has passed: the ledger says so
-		}
-	}
-	return len(changed), s.store.PlanSchedules(ctx, term, plans)
 }

@@ -11,22 +11,29 @@
 // A cron expression has five fields (minute, hour, day of month, month, day of
 // week) or six (seconds first), read in the schedule's time zone, UTC unless
 // named. When both day fields are restricted, either of them may match. @yearly,
-// @monthly, @weekly, @daily and @hourly are short for such expressions.
+// @monthly, @weekly, @daily and @hourly are short for such expressions. A calendar
+// names times of day and restricts the days: every restriction must hold.
 //
-// "@every D" fires at the multiples of D since the Unix epoch, so that all machines
-// agree on its due times and an edit of the task does not move them: "@every 90s" is
+// An interval ("every", or "@every D" in cron) fires at the multiples of its length
+// since the Unix epoch plus an offset, so that all machines
+// agree on its due times and an edit of the task does not move them: "every 90s" is
 // due whenever the Unix time can be divided by 90. The time zone plays no part.
+//
+// A due time on a day that an excluded calendar has, as the schedule's zone shows
+// the day, is none; nor is one before the start or from the end on.
 //
 // # Daylight saving time
 //
-// A cron expression that names fixed hours (its hour field leaves out at least one
-// hour) means readings of the wall clock, each once:
+// What a change of the clock does to readings of the wall clock is for the
+// schedule's rule to say (task.DST). The rule "auto" takes an expression that names
+// fixed hours (its hour field leaves out at least one hour), and every calendar, as
+// readings of the wall clock, each once:
 //   - readings that the clock skips in spring fire once, together, at the
 //     first instant after the gap;
 //   - readings that the clock repeats in autumn fire at their first occurrence only.
 //
-// One that matches every hour (every minute, every quarter of an hour, every hour)
-// means the time that passes: it fires at each instant at which the clock shows
+// An expression that matches every hour (every minute, every quarter of an hour, every hour)
+// it takes as the time that passes: it fires at each instant at which the clock shows
 // a matching reading, in a repeated hour too, and makes nothing up for a skipped one. Where the
 // clock moves by a whole hour, no interval is stretched, doubled or lost.
 package scheduler
@@ -45,11 +52,17 @@ import (
 // Spec is a parsed schedule: immutable, safe to share.
 // The zero Spec never fires.
 type Spec struct {
-	text  string
-	at    time.Time     // of a one-shot
-	every time.Duration // of @every
-	cron  *fields       // of a cron expression
-	zone  *time.Location
+	at         time.Time     // of a one-shot
+	every      time.Duration // of an interval
+	offset     time.Duration
+	wall       *fields // of a cron expression or a calendar
+	rule       clockRule
+	zone       *time.Location
+	start, end time.Time // zero: none
+	exclude    []*Days
+	names      []string // of the calendars of exclude
+	jitter     time.Duration
+	seed       uint64 // of jitter: the schedule's identity
 }
 
 const (
@@ -59,40 +72,75 @@ const (
 	shapeRemedy = `write 5 fields ("0 5 1 * *"), 6 with seconds first, @yearly, @monthly, @weekly, @daily, @hourly or "@every 90s"`
 )
 
-// Parse reads what s says of times: Cron, At and Timezone.
+// Parse reads what s says of times. The days of the calendars that it excludes
+// are not looked at: see ParseWith.
 func Parse(s task.Schedule) (Spec, error) {
-	zoneName, text := s.Timezone, strings.TrimSpace(s.Cron)
-	switch {
-	case text == "" && s.At == nil:
-		return Spec{}, invalid("cron", "the schedule says no time").Fix("give it cron or at")
-	case text != "" && s.At != nil:
-		return Spec{}, invalid("at", "the schedule has both cron and at").Fix("write two schedules")
-	case len(text) > maxCronText:
-		return Spec{}, invalid("cron", "the cron expression has %d characters", len(text)).Fix("use at most %d", maxCronText)
+	text := strings.TrimSpace(s.Cron)
+	if err := oneKind(s, text); err != nil {
+		return Spec{}, err
 	}
-	text, prefix, err := cutZone(text)
+	spec := Spec{names: s.Exclude}
+	text, err := spec.withZone(s, text)
 	if err != nil {
 		return Spec{}, err
 	}
-	if prefix != "" {
-		if zoneName != "" && zoneName != prefix {
-			return Spec{}, invalid("timezone", "the cron expression says time zone %s, the schedule says %s", prefix, zoneName).
-				Fix("keep one of them")
-		}
-		zoneName = prefix
-	}
-	zone, err := loadZone(zoneName)
-	if err != nil {
-		return Spec{}, err
-	}
-	spec := Spec{text: text, zone: zone}
 	switch {
 	case s.At != nil:
-		return spec.withAt(*s.At)
+		spec, err = spec.withAt(*s.At)
+	case s.Every != 0:
+		spec, err = spec.withEvery("every", time.Duration(s.Every))
+	case s.Calendar != nil:
+		spec, err = spec.withCalendar(*s.Calendar)
 	case strings.HasPrefix(text, "@every"):
-		return spec.withEvery(text)
+		spec, err = spec.withEveryText(text)
+	default:
+		spec, err = spec.withCron(text)
 	}
-	return spec.withCron(text)
+	if err != nil {
+		return Spec{}, err
+	}
+	return spec.withOptions(s)
+}
+
+// oneKind refuses schedules with none or several of the ways to say a time.
+func oneKind(s task.Schedule, text string) error {
+	var given []string
+	for _, kind := range []struct {
+		name  string
+		there bool
+	}{{"cron", text != ""}, {"every", s.Every != 0}, {"calendar", s.Calendar != nil}, {"at", s.At != nil}} {
+		if kind.there {
+			given = append(given, kind.name)
+		}
+	}
+	switch {
+	case len(given) == 0:
+		return invalid("cron", "the schedule says no time").Fix("give it cron, every, calendar or at")
+	case len(given) > 1:
+		return invalid(given[1], "the schedule has both %s and %s", given[0], given[1]).Fix("write a schedule for each")
+	case len(text) > maxCronText:
+		return invalid("cron", "the cron expression has %d characters", len(text)).Fix("use at most %d", maxCronText)
+	}
+	return nil
+}
+
+// withZone takes the zone from the schedule or from its cron expression, whose rest
+// it returns.
+func (s *Spec) withZone(schedule task.Schedule, text string) (rest string, err error) {
+	name := schedule.Timezone
+	rest, prefix, err := cutZone(text)
+	if err != nil {
+		return "", err
+	}
+	if prefix != "" {
+		if name != "" && name != prefix {
+			return "", invalid("timezone", "the cron expression says time zone %s, the schedule says %s", prefix, name).
+				Fix("keep one of them")
+		}
+		name = prefix
+	}
+	s.zone, err = loadZone(name)
+	return rest, err
 }
 
 // Zone returns the time zone in which the schedule is read.
@@ -138,25 +186,33 @@ func loadZone(name string) (*time.Location, error) {
 // earliest and latest bound what the databases and the calendar are sure of.
 const earliest, latest = 1970, 9999
 
+// epoch is before every due time.
+var epoch = time.Date(earliest, 1, 1, 0, 0, 0, 0, time.UTC).Add(-1)
+
 func (s Spec) withAt(at time.Time) (Spec, error) {
 	if y := at.UTC().Year(); y < earliest || y > latest {
-		return Spec{}, invalid("at", "%s is out of range", at.Format(time.RFC3339)).Fix("use a time of the years %d to %d", earliest, latest)
+		return Spec{}, outOfRange("at", at.Format(time.RFC3339))
 	}
 	// Postgres keeps microseconds: what is finer would never equal the stored time.
 	s.at = at.UTC().Truncate(time.Microsecond)
 	return s, nil
 }
 
-func (s Spec) withEvery(text string) (Spec, error) {
+func (s Spec) withEveryText(text string) (Spec, error) {
 	value := strings.TrimSpace(strings.TrimPrefix(text, "@every"))
 	d, err := time.ParseDuration(value)
-	switch {
-	case err != nil:
+	if err != nil {
 		return Spec{}, invalid("cron", "%q in %q is not a duration", value, text).Fix(`write a number and a unit, such as "@every 90s" or "@every 1h30m"`)
+	}
+	return s.withEvery("cron", d)
+}
+
+func (s Spec) withEvery(field string, d time.Duration) (Spec, error) {
+	switch {
 	case d < time.Second:
-		return Spec{}, invalid("cron", "%q is more often than once a second", text).Fix("use @every 1s or longer")
+		return Spec{}, invalid(field, "every %v is more often than once a second", d).Fix("use 1s or longer")
 	case d%time.Second != 0:
-		return Spec{}, invalid("cron", "%q has a fraction of a second", text).Fix("use whole seconds")
+		return Spec{}, invalid(field, "every %v has a fraction of a second", d).Fix("use whole seconds")
 	}
 	s.every = d
 	return s, nil
@@ -189,8 +245,20 @@ func (s Spec) withCron(text string) (Spec, error) {
 	if _, fires := f.next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !fires {
 		return Spec{}, invalid("cron", "%q never fires: no month that it names has such a day", text).Fix("change the day of month or the month")
 	}
-	s.cron = f
+	s.wall = f
 	return s, nil
+}
+
+const starBit = 1 << 63 // how the parser marks a field written as *
+
+func newFields(p *cron.SpecSchedule) *fields {
+	const allHours = 1<<24 - 1
+	return &fields{
+		second: p.Second &^ starBit, minute: p.Minute &^ starBit, hour: p.Hour &^ starBit,
+		dom: p.Dom &^ starBit, month: p.Month &^ starBit, dow: p.Dow &^ starBit,
+		anyDom: p.Dom&starBit != 0, anyDow: p.Dow&starBit != 0,
+		everyHour: p.Hour&allHours == allHours,
+	}
 }
 
 var fieldNames = []string{"second", "minute", "hour", "day of month", "month", "day of week"}

@@ -108,13 +108,13 @@ func TestAnEditLosesNoDueTime(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, changed, 1)
 	overdue := time.Now().Add(-40 * 24 * time.Hour).Truncate(time.Minute) // older than any partition
-	require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, Next: &overdue}}))
+	require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, ChangedAt: changed[0].ChangedAt, Next: &overdue}}))
 	f.exec(`UPDATE schedules SET cron = '*/5 * * * *'`)
 	changed, err = f.UnplannedSchedules(ctx, 10)
 	require.NoError(t, err)
 	require.Len(t, changed, 1)
 	next := changed[0].ChangedAt.Add(time.Minute)
-	require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, Next: &next}}))
+	require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, ChangedAt: changed[0].ChangedAt, Next: &next}}))
 	fires, err := f.Fires(ctx, store.FireFilter{Task: "demo"})
 	require.NoError(t, err)
 	require.Len(t, fires, 1)
@@ -132,7 +132,7 @@ func TestAFiredOneShotIsNotPlannedAgain(t *testing.T) {
 		changed, err := f.UnplannedSchedules(ctx, 10)
 		require.NoError(t, err)
 		require.Len(t, changed, 1)
-		require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, Next: &at}}))
+		require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, ChangedAt: changed[0].ChangedAt, Next: &at}}))
 	}
 	plan()
 	taken, _, err := f.FireDue(ctx, f.term, 10, func(due store.Due, now time.Time) store.Decision {

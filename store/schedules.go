@@ -17,46 +17,59 @@ import (
 type Unplanned struct {
 	task.Schedule
 	Version   int64
-	ChangedAt time.Time // due times after it are this version's
+	ChangedAt time.Time         // due times after it are this version's
+	Broken    string            // why the row cannot be a schedule; "" when it can
+	Calendars map[string]string // the days, as JSON, of the calendars that it excludes and that are there
 }
 
-// Rows written by hand may hold times that no time.Time does, such as infinity:
-// they are read as none, and a due time before 2000 is left alone.
-const (
-	soundAt  = `CASE WHEN s.at BETWEEN '0001-01-01Z' AND '9999-12-31Z' THEN s.at END`
-	soundDue = `CASE WHEN d.due_at BETWEEN '0001-01-01Z' AND '9999-12-31Z' THEN d.due_at END`
-	firstDue = `'2000-01-01Z'`
-)
+// firstDue: a due time before it, written by hand, is left alone.
+const firstDue = `'2000-01-01Z'`
 
 // UnplannedSchedules returns schedules that were inserted or changed, by whomever.
 func (s *Store) UnplannedSchedules(ctx context.Context, limit int) ([]Unplanned, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, task, coalesce(cron, ''), `+soundAt+`, timezone, overlap, paused, version, updated_at
+	rows, err := s.pool.Query(ctx, `SELECT `+specColumns+`, s.version, s.updated_at, `+oddTime+`
 		FROM schedules s WHERE planned IS DISTINCT FROM version ORDER BY id LIMIT $1`, limit)
 	if err != nil {
 		return nil, wrap(err, "look for changed schedules")
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (u Unplanned, err error) {
-		err = row.Scan(&u.ID, &u.Task, &u.Cron, &u.At, &u.Timezone, &u.Overlap, &u.Paused, &u.Version, &u.ChangedAt)
+		spec, odd := specRow{Schedule: &u.Schedule}, ""
+		err = row.Scan(append(spec.targets(), &u.Version, &u.ChangedAt, &odd)...)
+		spec.finish()
+		u.Broken = spec.reason(odd)
 		return u, err
 	})
+	if err != nil {
+		return nil, wrap(err, "look for changed schedules")
+	}
+	schedules := make([]*task.Schedule, len(list))
+	for i := range list {
+		schedules[i] = &list[i].Schedule
+	}
+	calendars, err := s.excludedDays(ctx, s.pool, schedules)
+	for i := range list {
+		list[i].Calendars = calendars
+	}
 	return list, wrap(err, "look for changed schedules")
 }
 
 // Plan is the verdict on a version of a schedule: when it is due next, or why never.
 type Plan struct {
-	Schedule int64
-	Version  int64
-	Next     *time.Time // nil: not again
-	Invalid  string
+	Schedule  int64
+	Version   int64
+	ChangedAt time.Time
+	Next      *time.Time // nil: not again
+	Invalid   string
 }
 
-// PlanSchedules records plans. A schedule that has changed since keeps its old
-// due time until its next plan.
+// PlanSchedules records plans. A schedule that has changed since, or whose calendar
+// has, keeps its old due time until its next plan.
 func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) error {
 	n := len(plans)
 	ids, versions, next, invalid := make([]int64, n), make([]int64, n), make([]*time.Time, n), make([]string, n)
+	changed := make([]time.Time, n)
 	for i, p := range plans {
-		ids[i], versions[i], next[i], invalid[i] = p.Schedule, p.Version, p.Next, clean(p.Invalid)
+		ids[i], versions[i], next[i], invalid[i], changed[i] = p.Schedule, p.Version, p.Next, clean(p.Invalid), p.ChangedAt
 	}
 	if err := s.ensureOverdueDays(ctx, ids); err != nil {
 		return err
@@ -67,8 +80,8 @@ func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) err
 		}
 		rows, err := tx.Query(ctx, `
 			UPDATE schedules s SET planned = s.version, invalid = i.invalid
-			FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS i(id, version, invalid)
-			WHERE s.id = i.id AND s.version = i.version RETURNING s.id`, ids, versions, invalid)
+			FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[]) AS i(id, version, invalid, changed)
+			WHERE s.id = i.id AND s.version = i.version AND s.updated_at = i.changed RETURNING s.id`, ids, versions, invalid, changed)
 		if err != nil {
 			return err
 		}
@@ -121,7 +134,8 @@ type Due struct {
 	TaskPaused    bool
 	TaskNote      string
 	TaskInvalid   string
-	LastRunActive bool // the run that it made last has not ended
+	LastRunActive bool              // the run that it made last has not ended
+	Calendars     map[string]string // the days, as JSON, of the calendars that it excludes and that are there
 
 	lastRun *uuid.UUID
 }
@@ -130,8 +144,9 @@ type Due struct {
 // its run from FireDue. Together with Next the fires must cover every due time
 // from DueAt on exactly once.
 type Decision struct {
-	Fires []task.Fire
-	Next  *time.Time // nil: not again
+	Fires   []task.Fire
+	Next    *time.Time                    // nil: not again
+	StartAt func(due time.Time) time.Time // when the run of a due time starts; nil: at once
 }
 
 // errNoDay says that the ledger lacks the partition of a day.
@@ -218,6 +233,9 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 		if due, err = lockDue(ctx, tx, limit); err != nil || len(due) == 0 {
 			return err
 		}
+		if err = s.addCalendars(ctx, tx, due); err != nil {
+			return err
+		}
 		f, err := s.newFiring(ctx, tx, due, decide)
 		if err != nil {
 			return err
@@ -233,7 +251,7 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 // table of a million schedules would be walked to its end.
 func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT s.id, s.task, coalesce(s.cron, ''), `+soundAt+`, s.timezone, s.overlap, s.paused, d.due_at, d.last_run, t.paused, t.note, t.invalid
+		SELECT `+specColumns+`, d.due_at, d.last_run, t.paused, t.note, t.invalid
 		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
 		WHERE d.due_at <= (SELECT clock_timestamp()) AND d.due_at >= `+firstDue+` AND s.planned = s.version
 		ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED`, limit)
@@ -241,9 +259,9 @@ func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
 		return nil, err
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
-		sc := &d.Schedule
-		err = row.Scan(&sc.ID, &sc.Task, &sc.Cron, &sc.At, &sc.Timezone, &sc.Overlap, &sc.Paused, &d.DueAt, &d.lastRun,
-			&d.TaskPaused, &d.TaskNote, &d.TaskInvalid)
+		spec := specRow{Schedule: &d.Schedule}
+		err = row.Scan(append(spec.targets(), &d.DueAt, &d.lastRun, &d.TaskPaused, &d.TaskNote, &d.TaskInvalid)...)
+		spec.finish()
 		return d, err
 	})
 	if err != nil {
@@ -313,7 +331,7 @@ func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func
 			}
 			fire.Schedule, fire.Task = d.Schedule.ID, d.Schedule.Task
 			if fire.Outcome == task.FireStarted {
-				f.wanted = append(f.wanted, NewRun{Task: fire.Task, schedule: fire.Schedule, dueAt: fire.DueAt})
+				f.wanted = append(f.wanted, NewRun{Task: fire.Task, At: decision.startAt(fire.DueAt), schedule: fire.Schedule, dueAt: fire.DueAt})
 				f.places = append(f.places, len(f.fires))
 			}
 			f.fires = append(f.fires, fire)

@@ -14,8 +14,9 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// Applied says what ApplyTasks did, or would do, to one task.
+// Applied says what an apply did, or would do, to one task or calendar.
 type Applied struct {
+	Kind   string `json:"kind,omitempty"` // calendar; "": task
 	Name   string `json:"name"`
 	Change string `json:"change"` // created updated unchanged
 }
@@ -23,8 +24,14 @@ type Applied struct {
 // ApplyTasks makes the given tasks and their schedules as defined, all or none.
 // The definitions must have been validated; a schedule that did not change
 // keeps its id, its ledger and its next due time.
-func (s *Store) ApplyTasks(ctx context.Context, defs []task.Definition, dryRun bool) (results []Applied, err error) {
-	defs = slices.Clone(defs)
+func (s *Store) ApplyTasks(ctx context.Context, defs []task.Definition, dryRun bool) ([]Applied, error) {
+	return s.Apply(ctx, nil, defs, dryRun)
+}
+
+// Apply makes the given calendars, and then the tasks as ApplyTasks does, all or none.
+func (s *Store) Apply(ctx context.Context, calendars []task.NamedCalendar, defs []task.Definition, dryRun bool) (results []Applied, err error) {
+	calendars, defs = slices.Clone(calendars), slices.Clone(defs)
+	slices.SortFunc(calendars, func(a, b task.NamedCalendar) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(defs, func(a, b task.Definition) int { // one lock order for two applies at once
 		if a.Name < b.Name {
 			return -1
@@ -34,6 +41,13 @@ func (s *Store) ApplyTasks(ctx context.Context, defs []task.Definition, dryRun b
 	rollback := errors.New("dry run")
 	err = s.inTx(ctx, "apply tasks", func(tx pgx.Tx) error {
 		results = results[:0]
+		for _, c := range calendars {
+			change, err := applyCalendar(ctx, tx, c)
+			if err != nil {
+				return wrap(err, "apply calendar "+c.Name)
+			}
+			results = append(results, Applied{Kind: "calendar", Name: c.Name, Change: change})
+		}
 		for _, def := range defs {
 			change, err := applyTask(ctx, tx, def.Normalize())
 			if err != nil {
@@ -116,8 +130,7 @@ func applySchedules(ctx context.Context, tx pgx.Tx, def task.Definition) (change
 			continue
 		}
 		changed = true
-		if _, err := tx.Exec(ctx, `INSERT INTO schedules (task, cron, at, timezone, overlap, paused) VALUES ($1, $2, $3, $4, $5, $6)`,
-			def.Name, nullText(want.Cron), want.At, zoneOf(want), overlapOf(want), want.Paused); err != nil {
+		if err := insertSchedule(ctx, tx, def.Name, want); err != nil {
 			return false, err
 		}
 	}
@@ -128,25 +141,6 @@ func applySchedules(ctx context.Context, tx pgx.Tx, def task.Definition) (change
 		}
 	}
 	return changed, nil
-}
-
-func sameSchedule(a, b task.Schedule) bool {
-	sameAt := a.At == nil && b.At == nil || a.At != nil && b.At != nil && a.At.Equal(*b.At)
-	return sameAt && a.Cron == b.Cron && zoneOf(a) == zoneOf(b) && overlapOf(a) == overlapOf(b) && a.Paused == b.Paused
-}
-
-func zoneOf(s task.Schedule) string {
-	if s.Timezone == "" {
-		return "UTC"
-	}
-	return s.Timezone
-}
-
-func overlapOf(s task.Schedule) task.Overlap {
-	if s.Overlap == "" {
-		return task.OverlapSkip
-	}
-	return s.Overlap
 }
 
 func nullText(text string) *string {
@@ -162,14 +156,6 @@ func schedulesOf(ctx context.Context, tx pgx.Tx, name string) ([]task.Schedule, 
 		return nil, err
 	}
 	return pgx.CollectRows(rows, scanSchedule)
-}
-
-const scheduleColumns = `SELECT s.id, s.task, coalesce(s.cron, ''), ` + soundAt + `, s.timezone, s.overlap, s.paused, s.invalid, ` + soundDue + `
-	FROM schedules s LEFT JOIN schedule_due d ON d.schedule = s.id `
-
-func scanSchedule(row pgx.CollectableRow) (sc task.Schedule, err error) {
-	err = row.Scan(&sc.ID, &sc.Task, &sc.Cron, &sc.At, &sc.Timezone, &sc.Overlap, &sc.Paused, &sc.Invalid, &sc.NextDue)
-	return sc, err
 }
 
 const taskColumns = `SELECT name, description, chain::text, params::text, timeout_ms, retry::text, queue, priority, durable,

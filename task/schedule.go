@@ -77,6 +77,16 @@ type Calendar struct {
 	Months   []string `json:"months,omitempty"`   // "jan" to "dec", ranges as "mar-oct"
 }
 
+// NamedCalendar is a named set of days, such as public holidays, which schedules
+// exclude.
+type NamedCalendar struct {
+	Name      string    `json:"name"`
+	Days      []string  `json:"days"` // "2026-12-25", "2026-12-24/2026-12-26", "--12-25" (every year)
+	Invalid   string    `json:"invalid,omitempty"`
+	Schedules int       `json:"schedules"` // that exclude it
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
 // validate checks what can be said without reading the spec, which the
 // scheduler does.
 func (s Schedule) validate(index int) error {

@@ -57,9 +57,22 @@ ALTER TABLE workers ADD COLUMN tags text[] NOT NULL DEFAULT '{}';
 CREATE TABLE calendars (
     name       text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$' AND length(name) <= 200),
     days       json NOT NULL CHECK (json_typeof(days) = 'array'),
+    checked    boolean NOT NULL DEFAULT false,     -- invalid speaks of these days
     invalid    text NOT NULL DEFAULT '',
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX calendars_unchecked ON calendars (name) WHERE NOT checked;
+-- +goose StatementBegin
+CREATE FUNCTION calendars_revise() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (NEW.name, NEW.days::text) IS DISTINCT FROM (OLD.name, OLD.days::text) THEN
+        NEW.checked := false;
+        NEW.updated_at := clock_timestamp();
+    END IF;
+    RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER calendars_revise BEFORE UPDATE ON calendars FOR EACH ROW EXECUTE FUNCTION calendars_revise();
 
 ALTER TABLE schedules DROP CONSTRAINT schedules_check, DROP CONSTRAINT schedules_overlap_check;
 ALTER TABLE schedules
@@ -102,11 +115,11 @@ DECLARE
 BEGIN
     IF TG_OP <> 'INSERT' THEN changed := changed || OLD.name; END IF;
     IF TG_OP <> 'DELETE' THEN changed := changed || NEW.name; END IF;
-    UPDATE schedules SET planned = NULL, updated_at = clock_timestamp() WHERE exclude && changed;
+    UPDATE schedules SET planned = NULL, updated_at = clock_timestamp() WHERE exclude && changed AND exclude <> '{}';
     RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER calendars_changed AFTER INSERT OR UPDATE OR DELETE ON calendars FOR EACH ROW EXECUTE FUNCTION calendars_changed();
+CREATE TRIGGER calendars_changed AFTER INSERT OR UPDATE OF name, days OR DELETE ON calendars FOR EACH ROW EXECUTE FUNCTION calendars_changed();
 CREATE INDEX schedules_exclude ON schedules USING gin (exclude) WHERE exclude <> '{}';
 
 ALTER TABLE schedule_due ADD COLUMN failures integer NOT NULL DEFAULT 0;   -- of its runs, in a row
@@ -323,7 +336,7 @@ ALTER TABLE schedule_due DROP COLUMN failures;
 DROP TRIGGER schedules_remember ON schedules;
 DROP FUNCTION schedules_remember();
 DROP TABLE calendars;
-DROP FUNCTION calendars_changed();
+DROP FUNCTION calendars_changed(), calendars_revise();
 DELETE FROM schedules WHERE num_nonnulls(cron, at) <> 1;
 DROP INDEX schedules_exclude;
 ALTER TABLE schedules DROP CONSTRAINT schedules_spec_check, DROP CONSTRAINT schedules_overlap_check;

@@ -1,0 +1,169 @@
+package chain
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/catena-run/catena/task"
+)
+
+// fieldKind says how the value of a field is written.
+type fieldKind uint8
+
+const (
+	fieldText fieldKind = iota
+	fieldTime
+	fieldDuration
+	fieldNumber
+	fieldBool
+	fieldTexts
+	fieldNumbers
+	fieldObject
+)
+
+// fieldHelps tell how a value of each kind is written.
+var fieldHelps = [...]string{
+	fieldText:     "write a text",
+	fieldTime:     "write a time such as 2026-11-30T08:00:00Z",
+	fieldDuration: "write a duration such as 90s or 1h30m",
+	fieldNumber:   "write a whole number",
+	fieldBool:     "write true or false",
+	fieldTexts:    "write a list of texts in brackets",
+	fieldNumbers:  "write a list of whole numbers such as [1, -1]",
+	fieldObject:   `write an object such as {times: ["08:00"], weekdays: [mon-fri]}`,
+}
+
+var scheduleFields = map[string]fieldKind{
+	"cron": fieldText, "at": fieldTime, "every": fieldDuration, "offset": fieldDuration, "calendar": fieldObject,
+	"timezone": fieldText, "dst": fieldText, "start": fieldTime, "end": fieldTime, "exclude": fieldTexts, "jitter": fieldDuration,
+	"overlap": fieldText, "buffer": fieldNumber, "catch_up": fieldDuration, "pause_on_failure": fieldNumber, "paused": fieldBool, "note": fieldText,
+}
+
+var calendarFields = map[string]fieldKind{"times": fieldTexts, "weekdays": fieldTexts, "days": fieldNumbers, "months": fieldTexts}
+
+// schedules reads the schedules of a task, each field for itself, so that an error
+// names the place of the field.
+func (f file) schedules(s *source) ([]task.Schedule, error) {
+	if s.kind != kindList {
+		return nil, f.errorf(s, "schedule must be a list, not %s", s.kind.article()).Fix(`write a list such as [{cron: "0 5 * * *", timezone: UTC}]`)
+	}
+	schedules := make([]task.Schedule, len(s.items))
+	for i, one := range s.items {
+		if one.kind != kindObject {
+			return nil, f.errorf(one, "a schedule must be an object, not %s", one.kind.article()).Fix(`write {cron: "0 5 * * *"}`)
+		}
+		where := fmt.Sprintf("schedule[%d]", i)
+		if err := f.checkFields(one, where, "schedule", scheduleFields); err != nil {
+			return nil, err
+		}
+		if calendar := one.get("calendar"); calendar != nil {
+			if err := f.checkFields(calendar, where+".calendar", "calendar", calendarFields); err != nil {
+				return nil, err
+			}
+		}
+		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &schedules[i]); err != nil {
+			return nil, f.errorf(one, "%s: %s", where, plainJSONError(err)).Fix("see the documentation of schedules")
+		}
+	}
+	return schedules, nil
+}
+
+// checkFields checks names and values of the fields of an object.
+func (f file) checkFields(s *source, where, what string, fields map[string]fieldKind) error {
+	known := make([]string, 0, len(fields))
+	for name := range fields {
+		known = append(known, name)
+	}
+	if err := f.fields(s, what, known); err != nil {
+		return err
+	}
+	for i, key := range s.keys {
+		if err := f.checkField(s.items[i], where+"."+key.text, fields[key.text]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scalarKinds are the kinds of values that have no further parts.
+var scalarKinds = map[fieldKind]kind{fieldText: kindText, fieldBool: kindBool, fieldObject: kindObject}
+
+func (f file) checkField(s *source, where string, want fieldKind) error {
+	problem := ""
+	switch want {
+	case fieldTime:
+		problem = timeProblem(s)
+	case fieldDuration:
+		problem = durationProblem(s)
+	case fieldTexts, fieldNumbers:
+		if s.kind == kindList {
+			return f.checkList(s, where, want)
+		}
+		problem = kindProblem(s, kindList)
+	case fieldNumber:
+		problem = wholeProblem(s)
+	default:
+		problem = kindProblem(s, scalarKinds[want])
+	}
+	if problem == "" {
+		return nil
+	}
+	return f.errorf(s, "%s: %s", where, problem).Fix("%s", fieldHelps[want])
+}
+
+func (f file) checkList(s *source, where string, want fieldKind) error {
+	for i, item := range s.items {
+		problem := ""
+		if want == fieldNumbers {
+			problem = wholeProblem(item)
+		} else {
+			problem = kindProblem(item, kindText)
+		}
+		if problem != "" {
+			return f.errorf(item, "%s[%d]: %s", where, i, problem).Fix("%s", fieldHelps[want])
+		}
+	}
+	return nil
+}
+
+func kindProblem(s *source, want kind) string {
+	if s.kind == want {
+		return ""
+	}
+	return s.kind.article() + " does not fit here"
+}
+
+func wholeProblem(s *source) string {
+	if problem := kindProblem(s, kindNumber); problem != "" {
+		return problem
+	}
+	var n int32
+	if json.Unmarshal([]byte(s.text), &n) == nil {
+		return ""
+	}
+	return s.text + " is not a whole number of a sensible size"
+}
+
+func timeProblem(s *source) string {
+	if problem := kindProblem(s, kindText); problem != "" {
+		return problem
+	}
+	if _, err := time.Parse(time.RFC3339, s.text); err != nil {
+		return fmt.Sprintf("%q is not a time with its zone", shorten(s.text, 60))
+	}
+	return ""
+}
+
+func durationProblem(s *source) string {
+	if problem := kindProblem(s, kindText); problem != "" {
+		return problem
+	}
+	var d task.Duration
+	var e *task.Error
+	if err := d.UnmarshalText([]byte(s.text)); errors.As(err, &e) {
+		return e.Message
+	}
+	return ""
+}
