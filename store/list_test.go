@@ -55,6 +55,7 @@ func zoo(t *testing.T) *fixture {
 func TestRunsByFilter(t *testing.T) {
 	t.Parallel()
 	f := zoo(t)
+	f.apply(task.Definition{Name: "none", Chain: json.RawMessage(`["nop"]`)}) // has no run
 	ctx := context.Background()
 	all, err := f.Runs(ctx, store.RunFilter{Limit: 10_000})
 	require.NoError(t, err)

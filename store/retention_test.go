@@ -54,7 +54,7 @@ func (f *fixture) left(ids []uuid.UUID) int {
 	f.t.Helper()
 	n := f.count("runs", "id", ids)
 	require.Equal(f.t, n, f.count("steps", "run", ids))
-	require.LessOrEqual(f.t, f.count("run_logs", "run", ids), n)
+	require.LessOrEqual(f.t, f.count("run_logs", "run", ids), 2*n, "one line each, and one of a retry by hand")
 	return n
 }
 
