@@ -23,17 +23,7 @@ func ParseRole(text string) (Role, error) {
 		Fix("use %s, %s or %s", Admin, Operator, Viewer)
 }
 
-func (r Role) rank() int {
-	switch r {
-	case Admin:
-		return 3
-	case Operator:
-		return 2
-	case Viewer:
-		return 1
-	}
-	return 0
-}
+func (r Role) rank() int { return task.RoleRank(string(r)) }
 
 // Action names an operation of the API.
 type Action string

@@ -1,0 +1,80 @@
+package task
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// WaitKind says what kind of thing a parked run waits for.
+type WaitKind string
+
+// The kinds of a wait.
+const (
+	WaitEvent    WaitKind = "event"
+	WaitApproval WaitKind = "approval"
+	WaitDelay    WaitKind = "delay"
+	WaitChildren WaitKind = "children"
+)
+
+// WaitKinds lists every kind.
+var WaitKinds = [...]WaitKind{WaitEvent, WaitApproval, WaitDelay, WaitChildren}
+
+// Valid reports whether k is one of the WaitKinds.
+func (k WaitKind) Valid() bool {
+	for _, known := range WaitKinds {
+		if k == known {
+			return true
+		}
+	}
+	return false
+}
+
+// Wait is what a run waits for while no worker holds it.
+type Wait struct {
+	Kind      WaitKind   `json:"kind"`
+	Path      string     `json:"path"` // of the item; #2 follows where it is tried for the second time
+	Iteration int        `json:"iteration"`
+	Name      string     `json:"name,omitempty"`  // of the event, or the role that may approve
+	Key       string     `json:"key,omitempty"`   // of the event
+	Since     time.Time  `json:"since"`           // when it began
+	Until     *time.Time `json:"until,omitempty"` // when it ends by itself
+	Detail    WaitDetail `json:"detail,omitzero"`
+}
+
+// WaitDetail is what the end of a wait is made with.
+type WaitDetail struct {
+	Late     string     `json:"late,omitempty"`     // the reason of its failing outcome when the time is over; "": it succeeds then
+	Group    string     `json:"group,omitempty"`    // of the children
+	Run      *uuid.UUID `json:"run,omitempty"`      // the child, where there is one
+	Children int        `json:"children,omitempty"` // that were spawned
+	Max      int        `json:"max,omitempty"`      // bytes of the children's data that are kept
+}
+
+// Event is something that happened outside, and that runs may wait for.
+type Event struct {
+	ID        int64           `json:"id"`
+	Name      string          `json:"name"`
+	Key       string          `json:"key"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	SentBy    string          `json:"sent_by,omitempty"`
+	SentAt    time.Time       `json:"sent_at"`
+	ExpiresAt time.Time       `json:"expires_at"` // until then runs that began before it may take it
+}
+
+// MaxEventName bounds the characters of an event's name, and of its key.
+const MaxEventName = 200
+
+// Roles of tokens, from the least to the most.
+var Roles = [...]string{"viewer", "operator", "admin"}
+
+// RoleRank returns the place of a role among Roles from 1 on, 0 for none.
+func RoleRank(role string) int {
+	for i, known := range Roles {
+		if role == known {
+			return i + 1
+		}
+	}
+	return 0
+}
