@@ -44,6 +44,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.api.UseMiddleware(s.guard)
 	s.taskRoutes()
 	s.runRoutes()
+	s.waitRoutes()
 	s.packageRoutes()
 	s.adminRoutes()
 	allowNull(s.api.OpenAPI().Components.Schemas.Map())

@@ -45,6 +45,10 @@ const (
 	WhyRun      Action = "why-run"
 	CancelRun   Action = "cancel-run"
 	RetryRun    Action = "retry-run"
+	GetTree     Action = "get-tree"
+	ApproveRun  Action = "approve-run"
+	SendEvent   Action = "send-event"
+	ListEvents  Action = "list-events"
 	ListFires   Action = "list-fires"
 	ListWorkers Action = "list-workers"
 
@@ -70,10 +74,10 @@ const (
 // does not name is Admin's alone.
 func Least(action Action) Role {
 	switch action {
-	case ListTasks, GetTask, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
+	case ListTasks, GetTask, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
-	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+	case ApplyTasks, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun, SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator
 	}

@@ -41,6 +41,7 @@ type Parked struct {
 	Late      string        // the reason of its failing outcome when For is over; "": it succeeds then
 	Child     *uuid.UUID    // the one that it waits for
 	Children  int           // that were spawned
+	Stop      bool          // the others are cancelled when one fails
 }
 
 // errParked travels up to the top level, which ends the run's stay.

@@ -78,8 +78,8 @@ func (p *parser) waitEvent(it *item, a *waitAction, name, key *source) (err erro
 
 func (p *parser) waitApproval(it *item, a *waitAction, role, key *source) (err error) {
 	a.kind = task.WaitApproval
-	if role.kind != kindText || task.RoleRank(role.text) == 0 {
-		return p.fail(it, role, "%s is not a role", appendSource(nil, role, maxItemText)).Fix("use one of %s", strings.Join(task.Roles[:], ", "))
+	if role.kind != kindText || task.RoleRank(role.text) < 2 {
+		return p.fail(it, role, "%s is no role that may approve", appendSource(nil, role, maxItemText)).Fix("use one of %s", strings.Join(task.Roles[1:], ", "))
 	}
 	if key != nil {
 		return p.fail(it, key, "key does not go with approval").Fix("it goes with event")

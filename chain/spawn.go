@@ -69,7 +69,7 @@ func (a *eachAction) spawn(ctx context.Context, th *thread, it *item, elements [
 	case err != nil:
 		return failed(fmt.Errorf("the children were not started: %w", err))
 	}
-	return th.park(it, Parked{Kind: task.WaitChildren, Children: len(elements)})
+	return th.park(it, Parked{Kind: task.WaitChildren, Children: len(elements), Stop: a.stop})
 }
 
 // entries makes what each child is given: its element, and of the rest what

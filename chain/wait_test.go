@@ -183,7 +183,7 @@ func TestSpawnedElementsRunTheirItems(t *testing.T) {
 			{each: [5], item: inner, spawn: true, do: [{call: 'a:m?f', with: {s: "${line * inner + vars.mine.v}"}}]},
 			{call: 'a:m?f', with: {end: "${vars.mine.v}"}}]}]`, `{"list":[10,20,30]}`)
 	w := p.parks()
-	require.Equal(t, chain.Parked{Kind: task.WaitChildren, Path: "2", Children: 3}, w)
+	require.Equal(t, chain.Parked{Kind: task.WaitChildren, Path: "2", Children: 3, Stop: true}, w)
 	require.Len(t, p.spawned, 1)
 	s := p.spawned[0]
 	require.Equal(t, 7, s.Limit)

@@ -31,8 +31,8 @@ func (k WaitKind) Valid() bool {
 	return false
 }
 
-// Wait is what a run waits for while no worker holds it.
-type Wait struct {
+// Waiting is what a run waits for while no worker holds it.
+type Waiting struct {
 	Kind      WaitKind   `json:"kind"`
 	Path      string     `json:"path"` // of the item; #2 follows where it is tried for the second time
 	Iteration int        `json:"iteration"`
@@ -66,7 +66,7 @@ type Event struct {
 // MaxEventName bounds the characters of an event's name, and of its key.
 const MaxEventName = 200
 
-// Roles of tokens, from the least to the most.
+// Roles of tokens, from the least, which only reads, to the most.
 var Roles = [...]string{"viewer", "operator", "admin"}
 
 // RoleRank returns the place of a role among Roles from 1 on, 0 for none.
@@ -77,4 +77,19 @@ func RoleRank(role string) int {
 		}
 	}
 	return 0
+}
+
+// RunNode is a run in the tree of the runs that started each other.
+type RunNode struct {
+	ID         uuid.UUID     `json:"id"`
+	Task       string        `json:"task"`
+	State      State         `json:"state"`
+	Path       string        `json:"path,omitempty"`  // the item of the parent's chain that started it
+	Index      *int          `json:"index,omitempty"` // of the element that it runs
+	Reason     string        `json:"reason,omitempty"`
+	CreatedAt  time.Time     `json:"created_at"`
+	FinishedAt *time.Time    `json:"finished_at,omitempty"`
+	Counts     map[State]int `json:"counts,omitempty"` // all of its children, by their state
+	Children   []RunNode     `json:"children,omitempty"`
+	More       int           `json:"more,omitempty"` // children that are not shown here
 }
