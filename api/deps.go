@@ -46,6 +46,14 @@ type Runs interface {
 	Why(ctx context.Context, id uuid.UUID) (task.Why, error)
 }
 
+// Waits ends what runs wait for, and shows the runs that started each other.
+type Waits interface {
+	SendEvent(ctx context.Context, event store.NewEvent) (sent task.Event, reached int, err error)
+	Events(ctx context.Context, filter store.EventFilter) ([]task.Event, error)
+	Approve(ctx context.Context, id uuid.UUID, approval store.Approval) (task.Run, error)
+	RunTree(ctx context.Context, id uuid.UUID) (task.RunNode, error)
+}
+
 // Records reads what the scheduler and the workers did, and what is kept of it.
 type Records interface {
 	Fires(ctx context.Context, filter store.FireFilter) ([]task.Fire, error)
@@ -90,6 +98,7 @@ type Deps struct {
 	Tasks         Tasks
 	Calendars     Calendars
 	Runs          Runs
+	Waits         Waits
 	Records       Records
 	Submitter     Submitter
 	Waiter        Waiter
@@ -109,7 +118,7 @@ func (d Deps) validate() error {
 		name    string
 		missing bool
 	}{
-		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Runs", d.Runs == nil}, {"Records", d.Records == nil},
+		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil},
 		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
 		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},
 		{"Doctor", d.Doctor == nil}, {"Log", d.Log == nil},
@@ -129,13 +138,14 @@ type Config struct {
 	Package     pkgstore.Limits // of a pushed package
 	Timeout     time.Duration   // of one request, beyond what it asked to wait; 0: 30s
 	PushTimeout time.Duration   // of the transfer of one package; 0: 5m
+	EventKeep   time.Duration   // how long an event is kept for runs that began before it; 0: 7 days
 }
 
 // Validate checks c.
 func (c Config) Validate() error {
 	for name, value := range map[string]int64{
 		"maxBody": c.MaxBody, "maxBatch": c.MaxBatch, "package.maxSize": c.Package.MaxSize,
-		"timeout": int64(c.Timeout), "pushTimeout": int64(c.PushTimeout),
+		"timeout": int64(c.Timeout), "pushTimeout": int64(c.PushTimeout), "eventKeep": int64(c.EventKeep),
 	} {
 		if value < 0 {
 			return task.Errorf(task.CodeInvalid, "the limit is negative").At(name).Fix("leave it out for the default")

@@ -44,6 +44,9 @@ type runsInput struct {
 	Since  string `query:"since" doc:"Only runs made since: an RFC 3339 time, or a span before now such as 2h or 7d"`
 	Limit  int    `query:"limit" doc:"At most so many; absent: 100" minimum:"1" maximum:"1000"`
 	Before string `query:"before" doc:"Only runs older than this run" format:"uuid"`
+
+	WaitingFor string `query:"waiting_for" doc:"Only runs that wait for such a thing" enum:"event,approval,delay,children"`
+	Parent     string `query:"parent" doc:"Only the children of this run, or of one of up to 100, separated by commas" maxLength:"4000"`
 }
 
 type waitInput struct {
@@ -198,7 +201,7 @@ func within(place string, err error) error {
 }
 
 func (s *service) listRuns(ctx context.Context, in *runsInput) (*body[[]task.Run], error) {
-	filter := store.RunFilter{Task: in.Task, State: in.State, Limit: in.Limit}
+	filter := store.RunFilter{Task: in.Task, State: in.State, Limit: in.Limit, WaitingFor: task.WaitKind(in.WaitingFor)}
 	for state := range strings.SplitSeq(in.State, ",") {
 		if in.State != "" && !task.State(state).Valid() {
 			return nil, task.Errorf(task.CodeInvalid, "%q is not a state of a run", state).At("state").Fix("use one of %v", task.States)
@@ -212,6 +215,16 @@ func (s *service) listRuns(ctx context.Context, in *runsInput) (*body[[]task.Run
 		if filter.Before, err = uuid.Parse(in.Before); err != nil {
 			return nil, task.Errorf(task.CodeInvalid, "%q is not the id of a run", in.Before).At("before")
 		}
+	}
+	for id := range strings.SplitSeq(in.Parent, ",") {
+		if in.Parent == "" {
+			break
+		}
+		parent, err := uuid.Parse(id)
+		if err != nil {
+			return nil, task.Errorf(task.CodeInvalid, "%q is not the id of a run", id).At("parent")
+		}
+		filter.Parents = append(filter.Parents, parent)
 	}
 	runs, err := s.deps.Runs.Runs(ctx, filter)
 	for i := range runs {

@@ -23,17 +23,7 @@ func ParseRole(text string) (Role, error) {
 		Fix("use %s, %s or %s", Admin, Operator, Viewer)
 }
 
-func (r Role) rank() int {
-	switch r {
-	case Admin:
-		return 3
-	case Operator:
-		return 2
-	case Viewer:
-		return 1
-	}
-	return 0
-}
+func (r Role) rank() int { return task.RoleRank(string(r)) }
 
 // Action names an operation of the API.
 type Action string
@@ -56,6 +46,10 @@ const (
 	WhyRun      Action = "why-run"
 	CancelRun   Action = "cancel-run"
 	RetryRun    Action = "retry-run"
+	GetTree     Action = "get-tree"
+	ApproveRun  Action = "approve-run"
+	SendEvent   Action = "send-event"
+	ListEvents  Action = "list-events"
 	ListFires   Action = "list-fires"
 	ListWorkers Action = "list-workers"
 
@@ -87,10 +81,11 @@ const (
 // does not name is Admin's alone.
 func Least(action Action) Role {
 	switch action {
-	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
+	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/catena-run/catena/task"
@@ -70,48 +69,16 @@ func invalidField(o task.Outcome) string {
 	return ""
 }
 
-// taskAction starts another task and does not wait for it.
-type taskAction struct {
-	name   *template
-	params *template
-}
-
-func (a *taskAction) run(ctx context.Context, th *thread, it *item) result {
-	if th.run.options.Starter == nil {
-		return failed(errors.New("a task cannot be started here"))
-	}
-	value, err := a.name.eval(th)
-	if err != nil {
-		return failed(fmt.Errorf("task: %w", err))
-	}
-	name, ok := value.(string)
-	if !ok || !task.ValidName(name) {
-		text, _ := textOf(value)
-		return failed(fmt.Errorf("task: %s cannot name a task", shorten(text, maxItemText)))
-	}
-	params := emptyObject
-	if a.params != nil {
-		if params, err = a.params.json(th); err != nil {
-			return failed(fmt.Errorf("with: %w", err))
-		}
-	}
-	key := th.run.options.Run.ID.String() + "/" + strconv.Itoa(th.iteration) + "/" + th.path(it)
-	id, err := th.run.options.Starter.StartTask(ctx, name, params, key)
-	if err != nil {
-		if ctx.Err() != nil {
-			return result{err: errInterrupted}
-		}
-		return failed(fmt.Errorf("task %s was not started: %w", name, err))
-	}
-	return result{outcome: task.Succeed(json.RawMessage(`{"run":"` + id.String() + `"}`)), yields: true}
-}
-
 // delayAction waits; without a wait it is nop.
 type delayAction struct{ wait *template }
 
-func (a *delayAction) run(ctx context.Context, th *thread, _ *item) result {
+func (a *delayAction) run(ctx context.Context, th *thread, it *item) result {
 	if a.wait == nil {
 		return good()
+	}
+	if r, over := th.waited(it); over {
+		r.yields = false
+		return r
 	}
 	value, err := a.wait.eval(th)
 	if err != nil {
@@ -120,6 +87,9 @@ func (a *delayAction) run(ctx context.Context, th *thread, _ *item) result {
 	var d time.Duration
 	if d, err = parseSpan(value); err != nil {
 		return failed(fmt.Errorf("delay: %w", err))
+	}
+	if d > LongDelay && it.top && th.run.options.Park {
+		return th.park(it, Parked{Kind: task.WaitDelay, For: d})
 	}
 	if err := sleep(ctx, d); err != nil {
 		return result{err: err}

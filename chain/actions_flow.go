@@ -96,9 +96,18 @@ type eachAction struct {
 	item  string
 	index string
 	limit int
+
+	spawned bool // each element is a run of its own
+	stop    bool // of the others when one fails
+	apart   bool // they are not cancelled with the run
 }
 
 func (a *eachAction) run(ctx context.Context, th *thread, it *item) result {
+	if a.spawned {
+		if r, over := th.waited(it); over {
+			return r
+		}
+	}
 	value, err := a.over.eval(th)
 	if err != nil {
 		return failed(fmt.Errorf("each: %w", err))
@@ -107,6 +116,9 @@ func (a *eachAction) run(ctx context.Context, th *thread, it *item) result {
 	if !ok {
 		text, _ := textOf(value)
 		return failed(fmt.Errorf("each needs a list, but got %s", shorten(text, maxItemText)))
+	}
+	if a.spawned {
+		return a.spawn(ctx, th, it, elements)
 	}
 	if _, err := th.scope.environment(th.run, a.body.uses); err != nil {
 		return failed(err)

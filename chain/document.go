@@ -66,7 +66,7 @@ func parseRoot(f file, root *source) (*Document, error) {
 	if root.kind != kindList && root.kind != kindObject {
 		return nil, f.errorf(root, "a chain must be a list of items, not %s", root.kind.article()).Fix(`begin each item with "- "`)
 	}
-	p := parser{file: f, doc: &Document{}, actions: objectActions(), programs: map[string]*program{}, seen: map[any]bool{}}
+	p := parser{file: f, doc: &Document{}, top: true, actions: objectActions(), programs: map[string]*program{}, seen: map[any]bool{}}
 	items, err := p.body(root, "")
 	if err != nil {
 		return nil, err
@@ -112,6 +112,7 @@ type item struct {
 	text  string // as the author wrote it, shortened
 	line  int
 	plain bool // no modifier at all
+	top   bool // it is a step of a run
 
 	name    string // steps.<name>
 	asVar   bool   // also vars.<name>

@@ -61,14 +61,14 @@ type starter struct {
 	keys map[string]string
 }
 
-func (s *starter) StartTask(_ context.Context, name string, params json.RawMessage, key string) (uuid.UUID, error) {
+func (s *starter) StartTask(_ context.Context, start chain.Start) (uuid.UUID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keys == nil {
 		s.keys = map[string]string{}
 	}
-	s.keys[key] = name + " " + string(params)
-	return uuid.NewSHA1(uuid.Nil, []byte(key)), nil
+	s.keys[start.Key] = start.Task + " " + string(start.Params)
+	return uuid.NewSHA1(uuid.Nil, []byte(start.Key)), nil
 }
 
 func parse(t testing.TB, text string) *chain.Document {

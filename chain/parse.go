@@ -13,6 +13,7 @@ type parser struct {
 	doc      *Document
 	depth    int
 	current  *item    // being read
+	top      bool     // the list being read is that of a run
 	names    []string // identifiers in scope beside the roots
 	uses     uses     // of the expressions seen since the enclosing list began
 	actions  map[string]objectAction
@@ -75,7 +76,7 @@ func prefix(path string) string {
 }
 
 func (p *parser) item(s *source, path string, index int) (*item, error) {
-	it := &item{path: path, line: s.line, text: shorten(string(appendSource(nil, s, maxItemText)), maxItemText)}
+	it := &item{path: path, top: p.top, line: s.line, text: shorten(string(appendSource(nil, s, maxItemText)), maxItemText)}
 	outer := p.current
 	p.current = it
 	defer func() { p.current = outer }()
@@ -111,7 +112,15 @@ func about(it *item, err *task.Error) *task.Error {
 
 // sub reads the items below an item.
 func (p *parser) sub(it *item, s *source, key string) (*list, error) {
+	return p.subOf(it, s, key, false)
+}
+
+// subOf reads the items below an item; those of a spawn are steps of a run.
+func (p *parser) subOf(it *item, s *source, key string, top bool) (*list, error) {
+	outer := p.top
+	p.top = top
 	l, err := p.body(s, it.path+"."+key)
+	p.top = outer
 	if err == nil {
 		it.nested = append(it.nested, l)
 	}

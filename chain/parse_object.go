@@ -16,13 +16,13 @@ type objectAction func(p *parser, it *item, s, value *source) error
 func objectActions() map[string]objectAction {
 	return map[string]objectAction{
 		"call": parseCall, "each": parseEach, "parallel": parseParallel, "delay": parseDelay,
-		"set": parseSet, "log": parseLog, "task": parseTask, "do": parseDo,
+		"set": parseSet, "log": parseLog, "task": parseTask, "do": parseDo, "wait": parseWait,
 	}
 }
 
 // objectKeys are the further keys, each with the actions that it goes with.
 var objectKeys = map[string]string{
-	"with": "call task", "do": "each", "limit": "each parallel", "item": "each", "index": "each",
+	"with": "call task", "wait": "task", "inherit_cancel": "task each", "spawn": "each", "on_failure": "each", "do": "each", "limit": "each parallel", "item": "each", "index": "each",
 	"when": "", "retry": "", "timeout": "", "catch": "", "as": "", "name": "",
 }
 
@@ -71,9 +71,12 @@ func (p *parser) findAction(it *item, s *source) error {
 		if key.text == "do" && s.get("each") != nil {
 			it.kind = "each"
 		}
+		if key.text == "wait" && s.get("task") != nil {
+			it.kind = "task"
+		}
 	}
 	if it.kind == "" {
-		return p.fail(it, s, "the item has no action").Fix("give it one of call, each, parallel, delay, set, log, task or do")
+		return p.fail(it, s, "the item has no action").Fix("give it one of call, each, parallel, delay, set, log, task, wait or do")
 	}
 	return nil
 }
@@ -203,6 +206,17 @@ func parseTask(p *parser, it *item, s, value *source) (err error) {
 	if a.params, err = p.optional(s.get("with")); err != nil {
 		return err
 	}
+	if a.wait, err = p.flag(it, s.get("wait"), false); err != nil {
+		return err
+	}
+	inherit, err := p.flag(it, s.get("inherit_cancel"), true)
+	if err != nil {
+		return err
+	}
+	a.apart = !inherit
+	if a.wait && !it.top {
+		return p.nested(it, s.get("wait"))
+	}
 	if a.name, err = p.target(it, value); err != nil {
 		return err
 	}
@@ -237,12 +251,19 @@ func parseEach(p *parser, it *item, s, value *source) (err error) {
 			return err
 		}
 	}
-	if a.limit, err = p.limit(it, s.get("limit"), 1); err != nil {
+	if err := p.spawning(it, s, a); err != nil {
+		return err
+	}
+	most, otherwise := maxLimit, 1
+	if a.spawned {
+		most, otherwise = maxSpawnLimit, 0
+	}
+	if a.limit, err = p.limit(it, s.get("limit"), otherwise, most); err != nil {
 		return err
 	}
 	it.action = a
 	return p.within([]string{a.item, a.index}, func() error {
-		a.body, err = p.sub(it, do, "do")
+		a.body, err = p.subOf(it, do, "do", a.spawned)
 		return err
 	})
 }
@@ -259,13 +280,13 @@ func (p *parser) variable(it *item, s *source, into *string) error {
 	return nil
 }
 
-func (p *parser) limit(it *item, s *source, otherwise int) (int, error) {
+func (p *parser) limit(it *item, s *source, otherwise, most int) (int, error) {
 	if s == nil {
 		return otherwise, nil
 	}
 	n, err := strconv.Atoi(s.text)
-	if s.kind != kindNumber || err != nil || n < 1 || n > maxLimit {
-		return 0, p.fail(it, s, "limit must be a number from 1 to %d", maxLimit)
+	if s.kind != kindNumber || err != nil || n < 1 || n > most {
+		return 0, p.fail(it, s, "limit must be a number from 1 to %d", most)
 	}
 	return n, nil
 }
@@ -275,7 +296,7 @@ func parseParallel(p *parser, it *item, s, value *source) (err error) {
 	if value.kind != kindList || len(value.items) == 0 {
 		return p.fail(it, value, "parallel needs a list of branches").Fix("each branch is an item or a list of items")
 	}
-	if a.limit, err = p.limit(it, s.get("limit"), defaultLimit); err != nil {
+	if a.limit, err = p.limit(it, s.get("limit"), defaultLimit, maxLimit); err != nil {
 		return err
 	}
 	for i, one := range value.items {

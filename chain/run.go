@@ -29,11 +29,21 @@ type Invocation struct {
 	Item  string // the item as its author wrote it, shortened
 }
 
-// Starter starts another task without waiting for it. key is the same whenever
-// the same item of the same run asks again, so that a repetition starts nothing
-// new.
+// Starter starts another task as a child of the run. It does not wait for it.
 type Starter interface {
-	StartTask(ctx context.Context, name string, params json.RawMessage, key string) (uuid.UUID, error)
+	StartTask(ctx context.Context, s Start) (uuid.UUID, error)
+}
+
+// Start asks for one child. Key is the same whenever the same item of the same
+// run asks again, so that a repetition starts nothing new.
+type Start struct {
+	Task          string
+	Params        json.RawMessage
+	Key           string
+	Path          string // of the item, with the index of each enclosing each
+	Iteration     int
+	Wait          bool // the item ends with the child
+	InheritCancel bool // the child is cancelled with the run
 }
 
 // RunInfo is what ${run.*} shows: id, task, attempt, due_at and readonly.
@@ -54,7 +64,14 @@ type Options struct {
 	Done    []task.Step
 	Invoker Invoker
 	Starter Starter
-	Log     func(level, step, message string) // may be called concurrently; nil: nothing is logged
+	Spawner Spawner
+	// Park says that the run may be parked: wait, and a delay longer than
+	// LongDelay, then end Run with Result.Parked where they stand at the top level.
+	// A parked run is run again with the outcome in Waits.
+	Park  bool
+	Waits map[WaitKey]Waited
+	Entry *Entry                            // the part of the document to run; nil: all of it
+	Log   func(level, step, message string) // may be called concurrently; nil: nothing is logged
 	// Commit is called after each top-level item except the last one executed
 	// and blocks until the step is durable. nil: no step is committed.
 	Commit     func(ctx context.Context, step task.Step) error
@@ -65,6 +82,7 @@ type Options struct {
 type Result struct {
 	Outcome task.Outcome
 	Steps   []task.Step // executed now and not given to Commit
+	Parked  *Parked     // what the run waits for; it has no outcome then
 }
 
 // run is one execution of a document.
@@ -111,16 +129,20 @@ func newRun(o Options) *run {
 func (d *Document) Run(ctx context.Context, o Options) (Result, error) {
 	r := newRun(o)
 	th := &thread{run: r, scope: newScope()}
-	at, err := d.restore(th, o.Done)
+	items, err := d.enter(th, o.Entry)
 	if err != nil {
 		return Result{}, err
 	}
-	m := trunk{doc: d, thread: th, position: at}
+	at, err := restore(th, items, o.Done)
+	if err != nil {
+		return Result{}, err
+	}
+	m := trunk{items: items.items, thread: th, position: at}
 	if o.Commit == nil {
-		m.tail = make([]task.Step, 0, len(d.items.items)-at.index)
+		m.tail = make([]task.Step, 0, len(m.items)-at.index)
 	}
 	err = m.loop(ctx)
-	return Result{Outcome: m.outcome, Steps: m.tail}, err
+	return Result{Outcome: m.outcome, Steps: m.tail, Parked: m.parked}, err
 }
 
 // position is where a run stands among the top-level items.
@@ -133,15 +155,16 @@ type position struct {
 // trunk runs the top-level items, whose outcomes are steps.
 type trunk struct {
 	position
-	doc     *Document
+	items   []*item
 	thread  *thread
 	tail    []task.Step
 	outcome task.Outcome
 	failed  bool
+	parked  *Parked
 }
 
 func (m *trunk) loop(ctx context.Context) error {
-	items := m.doc.items.items
+	items := m.items
 	for started := time.Now(); m.index < len(items) && !m.ended; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -149,7 +172,14 @@ func (m *trunk) loop(ctx context.Context) error {
 		m.thread.iteration = m.iteration
 		res := m.thread.item(ctx, items[m.index])
 		if res.err != nil {
+			if errors.Is(res.err, errParked) && ctx.Err() == nil {
+				m.parked = m.thread.parked
+				return nil
+			}
 			return cmp.Or(context.Cause(ctx), res.err)
+		}
+		if !m.thread.since.IsZero() { // it has waited
+			started, m.thread.since = m.thread.since, time.Time{}
 		}
 		finished := time.Now()
 		step := m.thread.run.step(m.thread, items[m.index], &res)
@@ -183,7 +213,7 @@ func (m *trunk) advance(res result) bool {
 	default:
 		m.index++
 	}
-	return m.ended || m.index == len(m.doc.items.items)
+	return m.ended || m.index == len(m.items)
 }
 
 func (m *trunk) store(ctx context.Context, step task.Step, last bool) error {
@@ -205,7 +235,7 @@ func (m *trunk) store(ctx context.Context, step task.Step, last bool) error {
 
 // chainOutcome is what a chain that ran to its end answers.
 func (th *thread) chainOutcome() task.Outcome {
-	if th.scope.has {
+	if th.scope.gen > 0 { // an entry sees an outcome that is not its own
 		return th.scope.outcome
 	}
 	return task.Outcome{Success: true}

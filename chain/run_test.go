@@ -57,7 +57,7 @@ func TestOutcome(t *testing.T) {
 		{name: "null in the middle", text: `[{call: 'a:m?f', with: {a: "${params.none.x}"}}]`, reason: `with: ${params.none.x}: cannot fetch x from null`},
 		{name: "when is not boolean", text: `[{when: "${params.n}", log: x}]`, reason: `when must be true or false, but ${params.n} is 3`},
 		{name: "each over a number", text: `[{each: "${params.n}", do: [{log: x}]}]`, reason: "each needs a list, but got 3"},
-		{name: "delay of a text", text: `[{delay: "${params.ref}"}]`, reason: `delay: "a:m?f" is not a duration; write milliseconds as a number, or a text such as "250ms", "30s" or "10m"`},
+		{name: "delay of a text", text: `[{delay: "${params.ref}"}]`, reason: `delay: "a:m?f" is not a duration; write milliseconds as a number, or a text such as "250ms", "30s", "10m" or "2d"`},
 		{name: "delay of the past", text: `[{delay: "${0 - params.n}"}]`, reason: "delay: a duration cannot be negative (-3ms)"},
 		{name: "task name", text: `[{task: "${params.n}"}]`, reason: "task: 3 cannot name a task"},
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/catena-run/catena/task"
 )
@@ -134,14 +135,14 @@ func (r *run) checkSize(o task.Outcome, vars json.RawMessage) error {
 }
 
 // restore applies committed steps and says where the run goes on.
-func (d *Document) restore(th *thread, done []task.Step) (position, error) {
+func restore(th *thread, l *list, done []task.Step) (position, error) {
 	var at position
 	for i := range done {
-		index, err := strconv.Atoi(done[i].Path)
-		if err != nil || index < 0 || index >= len(d.items.items) || done[i].Outcome == nil {
-			return at, task.Errorf(task.CodeInternal, "committed step %q does not belong to this chain of %d items", done[i].Path, len(d.items.items))
+		index, err := strconv.Atoi(done[i].Path[strings.LastIndexByte(done[i].Path, '.')+1:])
+		if err != nil || index < 0 || index >= len(l.items) || l.items[index].path != done[i].Path || done[i].Outcome == nil {
+			return at, task.Errorf(task.CodeInternal, "committed step %q does not belong to this chain of %d items", done[i].Path, len(l.items))
 		}
-		state, err := th.apply(d.items.items[index], &done[i])
+		state, err := th.apply(l.items[index], &done[i])
 		if err != nil {
 			return at, task.Errorf(task.CodeInternal, "the state of committed step %s cannot be read: %w", done[i].Path, err)
 		}

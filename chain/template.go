@@ -295,8 +295,8 @@ func parseSpan(value any) (time.Duration, error) {
 		d = time.Duration(v * float64(time.Millisecond))
 	case string:
 		var err error
-		if d, err = time.ParseDuration(v); err != nil {
-			return 0, fmt.Errorf(`%q is not a duration; write milliseconds as a number, or a text such as "250ms", "30s" or "10m"`, v)
+		if d, err = task.ParseDuration(v); err != nil {
+			return 0, fmt.Errorf(`%q is not a duration; write milliseconds as a number, or a text such as "250ms", "30s", "10m" or "2d"`, v)
 		}
 	default:
 		text, err := textOf(value)

@@ -52,6 +52,9 @@ type thread struct {
 	iteration int
 	marks     []mark // elements of the enclosing each items
 	stepGen   int    // scope.gen when the step began
+	try       int    // of the item's retry, where it has one
+	parked    *Parked
+	since     time.Time // when a wait that is over began
 }
 
 // mark puts an element's index into the paths below an each.
@@ -148,9 +151,13 @@ func (th *thread) when(it *item) (bool, error) {
 // attempts runs the action until it succeeds or its attempts are used up.
 func (th *thread) attempts(ctx context.Context, it *item) result {
 	for attempt := 1; ; attempt++ {
+		th.try = attempt
 		r := th.once(ctx, it)
 		if r.err != nil || r.outcome.Success || r.flow == flowEnd || attempt >= it.retry.Attempts {
 			return r
+		}
+		if th.waitedLater(it) {
+			continue // the run was parked in the next attempt already
 		}
 		wait := it.retry.Wait(attempt, rand.Float64())
 		th.log("warn", it, fmt.Sprintf("attempt %d of %d failed, next in %v: %s", attempt, it.retry.Attempts, wait, r.outcome.Reason))
@@ -169,7 +176,7 @@ func (th *thread) once(ctx context.Context, it *item) result {
 	defer cancel()
 	r := it.action.run(limited, th, it)
 	switch {
-	case r.err == nil && r.outcome.Success:
+	case r.err == nil && r.outcome.Success, th.parked != nil:
 		return r
 	case ctx.Err() != nil:
 		return result{err: errInterrupted}

@@ -286,7 +286,7 @@ func TestEveryCommandOfTheContractHasHelp(t *testing.T) {
 	for _, line := range []string{
 		"dev", "master", "worker", "pkg push", "pkg list", "pkg show", "pkg files", "pkg history", "pkg diff", "pkg pull", "pkg promote",
 		"pkg rollback", "pkg delete", "task apply", "task list", "task show", "task run", "task pause", "task resume", "task delete", "calendar apply", "calendar list", "calendar show", "calendar delete",
-		"runs list", "runs show", "runs logs", "runs cancel", "runs retry", "fires list", "workers list", "token create", "token list",
+		"runs list", "runs show", "runs logs", "runs cancel", "runs retry", "runs approve", "runs tree", "event send", "event list", "fires list", "workers list", "token create", "token list",
 		"token revoke", "doctor", "migrate up", "migrate down", "migrate status", "config print", "config validate", "config schema",
 		"completion bash", "version",
 	} {

@@ -18,8 +18,8 @@ import (
 )
 
 func (s *session) runsCommand() *cobra.Command {
-	return group("runs", "Look at runs, cancel and retry them",
-		s.runsList(), s.runsShow(), s.runsWhy(), s.runsLogs(), s.runsCancel(), s.runsRetry())
+	return group("runs", "Look at runs, cancel, retry and approve them",
+		s.runsList(), s.runsShow(), s.runsWhy(), s.runsLogs(), s.runsTree(), s.runsCancel(), s.runsRetry(), s.runsApprove())
 }
 
 // pageSize is how many runs one request asks for.
@@ -28,13 +28,16 @@ const pageSize = 1000
 func (s *session) runsList() *cobra.Command {
 	var filter client.RunFilter
 	var states []string
-	var since string
+	var since, waitingFor string
 	cmd := command("list", "List runs, newest first", nothing, func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if filter.States, err = parseStates(cmd, states); err != nil {
 			return err
 		}
 		if filter.Since, err = s.since(cmd, since); err != nil {
+			return err
+		}
+		if filter.WaitingFor, err = parseWaitKind(cmd, waitingFor); err != nil {
 			return err
 		}
 		if filter.Limit < 1 {
@@ -53,9 +56,11 @@ func (s *session) runsList() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&filter.Task, "task", "", "only runs of this task")
 	flags.StringSliceVar(&states, "state", nil, "only runs in this state: "+strings.Join(stateNames(), ", "))
+	flags.StringVar(&waitingFor, "waiting-for", "", "only runs that wait for: "+strings.Join(waitKinds(), ", "))
 	flags.StringVar(&since, "since", "", "only runs created since then: 2h, 7d or a time")
 	flags.IntVar(&filter.Limit, "limit", 50, "at most so many")
 	s.completeFlag(cmd, "task", taskNames)
+	s.completeFlag(cmd, "waiting-for", func(context.Context, *client.Client) ([]string, error) { return waitKinds(), nil })
 	s.completeFlag(cmd, "state", func(context.Context, *client.Client) ([]string, error) { return stateNames(), nil })
 	return cmd
 }
@@ -119,7 +124,7 @@ func (s *session) listRuns(runs []task.Run) error {
 	rows := make([][]string, 0, len(runs))
 	for _, r := range runs {
 		rows = append(rows, []string{
-			r.ID.String(), r.Task, string(r.State), strconv.Itoa(r.Attempt), s.age(r.CreatedAt), took(r.StartedAt, r.FinishedAt), short(r.Reason, 80),
+			r.ID.String(), r.Task, string(r.State), strconv.Itoa(r.Attempt), s.age(r.CreatedAt), took(r.StartedAt, r.FinishedAt), short(s.because(r), 80),
 		})
 	}
 	return s.table("no runs", []string{"ID", "TASK", "STATE", "ATTEMPT", "AGE", "TOOK", "REASON"}, rows)
@@ -183,11 +188,11 @@ func (s *session) runsRetry() *cobra.Command {
 func (s *session) showRun(r task.Run) error {
 	err := s.fields(
 		[2]string{"run", r.ID.String()}, [2]string{"task", r.Task + " (revision " + strconv.FormatInt(r.Revision, 10) + ")"},
-		[2]string{"state", string(r.State)}, [2]string{"reason", r.Reason}, [2]string{"attempt", attemptText(r)},
+		[2]string{"state", string(r.State)}, [2]string{"reason", r.Reason}, [2]string{"waits", s.waitText(r.Wait)}, [2]string{"attempt", attemptText(r)},
 		[2]string{"queue", r.Queue + ", priority " + strconv.Itoa(r.Priority)}, [2]string{"due", s.moment(r.DueAt)},
 		[2]string{"created", s.moment(&r.CreatedAt)}, [2]string{"retried", s.retriedText(r)}, [2]string{"not before", s.notBefore(r)},
 		[2]string{"started", s.moment(r.StartedAt)}, [2]string{"finished", s.moment(r.FinishedAt)},
-		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker},
+		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)},
 		[2]string{"packages", packagesText(r)}, [2]string{"params", short(string(r.Params), 200)}, [2]string{"data", dataText(r.Outcome)},
 	)
 	if err != nil {

@@ -58,6 +58,12 @@ func (c *Client) Runs(ctx context.Context, filter RunFilter) ([]task.Run, error)
 		states[i] = string(state)
 	}
 	setString(query, "state", strings.Join(states, ","))
+	setString(query, "waiting_for", string(filter.WaitingFor))
+	parents := make([]string, len(filter.Parents))
+	for i, id := range filter.Parents {
+		parents[i] = id.String()
+	}
+	setString(query, "parent", strings.Join(parents, ","))
 	if filter.Before != uuid.Nil {
 		query.Set("before", filter.Before.String())
 	}

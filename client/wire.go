@@ -101,6 +101,9 @@ type RunFilter struct {
 	Since  string    // an RFC 3339 time, or a span before now such as "2h"
 	Limit  int       // 0: the server's default, 100
 	Before uuid.UUID // older than this run, for paging
+
+	WaitingFor task.WaitKind // waiting for such a thing
+	Parents    []uuid.UUID   // children of one of these runs, of 100 at most
 }
 
 // FireFilter selects fires. Zero values select all.
@@ -223,6 +226,34 @@ type CancelRequest struct {
 // RetryRequest retries an ended run.
 type RetryRequest struct {
 	From string `json:"from,omitempty" doc:"Step to begin at; absent: the one that failed. Outcomes of earlier steps are reused" maxLength:"1000"`
+}
+
+// EventRequest sends an event.
+type EventRequest struct {
+	Name string          `json:"name" doc:"What has happened" minLength:"1" maxLength:"200"`
+	Key  string          `json:"key,omitempty" doc:"What it happened to; runs wait for a name and a key" maxLength:"200"`
+	Data json.RawMessage `json:"data,omitempty" doc:"Any JSON; it becomes the data of the waiting step's outcome"`
+}
+
+// SentEvent is an event that was sent. Reached counts the runs that waited for
+// it; until ExpiresAt runs that began before it may still take it.
+type SentEvent struct {
+	task.Event
+	Reached int `json:"reached"`
+}
+
+// EventFilter selects events. Zero values select all.
+type EventFilter struct {
+	Name   string
+	Key    string
+	Before int64 // sent before this one, for paging
+	Limit  int   // 0: the server's default, 100
+}
+
+// ApprovalRequest decides an approval that a run waits for.
+type ApprovalRequest struct {
+	Reject  bool   `json:"reject,omitempty" doc:"The run's step fails"`
+	Comment string `json:"comment,omitempty" doc:"Why" maxLength:"1000"`
 }
 
 // PromoteRequest points a channel at a version.

@@ -106,7 +106,8 @@ type Retention struct {
 	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped; a task may say otherwise of its runs."`
 	Logs task.Duration `yaml:"logs" min:"1h" doc:"Age at which the logs of runs are dropped."`
 	// Audit is not bound to runs: whoever must show who changed what needs it longer.
-	Audit task.Duration `yaml:"audit" min:"24h" doc:"Age at which the record of who changed what is removed."`
+	Audit  task.Duration `yaml:"audit" min:"24h" doc:"Age at which the record of who changed what is removed."`
+	Events task.Duration `yaml:"events" min:"1m" doc:"How long an event is kept for runs that began before it and do not wait for it yet."`
 }
 
 // Log is the log of a process.
@@ -127,7 +128,7 @@ func Default() Config {
 		Worker:    Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
-		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
+		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Events: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
 		Log:       Log{Level: "info", Format: "auto"},
 	}
 }

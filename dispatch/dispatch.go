@@ -38,6 +38,7 @@ type Request struct {
 	Params json.RawMessage // a JSON object; nil: the task's own
 	At     time.Time       // not before; zero: now
 	Key    string          // idempotency key within the task; "": none
+	Parent *store.Parent   // the run that starts it as its child
 }
 
 // Accepted answers one Request, at the same index.
@@ -92,7 +93,7 @@ func (d *Dispatcher) Submit(ctx context.Context, requests []Request) ([]Accepted
 		if err := r.validate(); err != nil {
 			return nil, err
 		}
-		s.runs = append(s.runs, store.NewRun{Task: r.Task, Params: r.Params, At: r.At, Key: r.Key})
+		s.runs = append(s.runs, store.NewRun{Task: r.Task, Params: r.Params, At: r.At, Key: r.Key, Parent: r.Parent})
 	}
 	if len(s.runs) == 0 {
 		return nil, nil

@@ -47,7 +47,7 @@ schedule: [{cron: "* * * * * *"}]
 ---
 name: shop/sleep
 description: waits until it is cancelled
-chain: [{log: sleeping}, {delay: 10m}]
+chain: [{log: sleeping}, {do: [{delay: 10m}]}]
 `
 
 const dashboardModule = `import { log } from "catena";

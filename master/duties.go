@@ -68,6 +68,7 @@ type leader struct {
 	queue     queue.Queue
 	dispatch  *dispatch.Dispatcher
 	scheduler *scheduler.Scheduler
+	waits     *dispatch.Waits
 	retention Retention
 	log       logrus.FieldLogger
 	died      chan struct{} // poked when a supervised worker has died
@@ -90,6 +91,7 @@ func (l *leader) duties() []duty {
 		{name: "dispatch", every: 20 * time.Millisecond, once: l.dispatch.RunOnce},
 		{name: "schedule", every: 50 * time.Millisecond, once: l.scheduler.Fire},
 		{name: "catalogue", every: 250 * time.Millisecond, once: l.scheduler.Catalogue},
+		{name: "waits", every: 50 * time.Millisecond, once: l.waits.RunOnce},
 		{name: "lost workers", every: time.Second, once: l.reconcile, poke: l.died},
 		{name: "outbox", every: time.Second, once: quiet(l.dispatch.Reenqueue)},
 		{name: "pauses", every: time.Second, once: quiet(l.store.SyncPauses)},

@@ -62,7 +62,7 @@ func New(cfg Config, deps Deps) *Master {
 		cfg.Retention.Audit = 365 * 24 * time.Hour
 	}
 	m := &Master{cfg: cfg, deps: deps}
-	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler,
+	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler, waits: dispatch.NewWaits(deps.Store),
 		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
 	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
 	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.workerDied)

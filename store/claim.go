@@ -29,6 +29,9 @@ type Claimed struct {
 	Held      bool        // rows in holds end with it
 	Rated     bool        // it has taken a token of a rate limit
 	Done      []task.Step // committed steps to go on after
+	Waits     []WaitEnded // of this attempt
+	Entry     json.RawMessage
+	RetriedAt *time.Time // by hand
 }
 
 // Claim takes a parcel for a worker and returns its runs; none when the parcel
@@ -45,7 +48,7 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 	batch.Queue(`
 		WITH p AS MATERIALIZED (SELECT runs FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3)
 		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at,
-			held IS NOT NULL, rate_key IS NOT NULL FROM runs
+			held IS NOT NULL, rate_key IS NOT NULL, entry::text, retried_at FROM runs
 		WHERE id = ANY ((SELECT runs FROM p)::uuid[])
 			AND id BETWEEN (SELECT runs[1] FROM p) AND (SELECT runs[cardinality(runs)] FROM p)
 			AND parcel = $1 AND state IN ('dispatched', 'running')`, parcel, dispatchNo, epoch).
@@ -75,8 +78,12 @@ func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo i
 }
 
 func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
-	var params *string
-	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Rated)
+	var params, entry *string
+	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Rated,
+		&entry, &r.RetriedAt)
+	if entry != nil {
+		r.Entry = json.RawMessage(*entry)
+	}
 	if params != nil {
 		r.Params = json.RawMessage(*params)
 	}
@@ -97,10 +104,13 @@ func (s *Store) loadDone(ctx context.Context, runs []Claimed) error {
 		return nil
 	}
 	steps, err := readSteps(ctx, s.pool, ids)
+	if err != nil {
+		return err
+	}
 	for id, done := range steps {
 		again[id].Done = done
 	}
-	return err
+	return s.loadWaits(ctx, ids, again)
 }
 
 type reader interface {

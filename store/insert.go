@@ -26,6 +26,7 @@ type NewRun struct {
 	Params json.RawMessage // a JSON object, or nil for the task's own
 	At     time.Time       // not before; zero: now
 	Key    string          // idempotency key within the task; "": none
+	Parent *Parent         // the run that starts it as its child
 
 	schedule int64 // set by FireDue only
 	dueAt    time.Time
@@ -75,13 +76,18 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		for i, id := range ids {
 			accepted[i] = Accepted{ID: id}
 		}
+		family, err := lockParents(ctx, tx, runs)
+		if err != nil {
+			return err
+		}
 		if err := takeKeys(ctx, tx, view, runs, keys, accepted); err != nil {
 			return err
 		}
 		plan = newInsertion(view)
+		plan.family = family
 		for i := range runs {
 			if !accepted[i].Duplicate {
-				plan.add(accepted[i].ID, runs[i], keyAt(keys, i))
+				plan.add(accepted[i].ID, runs[i], runs[i].Parent.keys(keyAt(keys, i)))
 			}
 		}
 		if plan.empty() {
@@ -99,6 +105,7 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 type insertion struct {
 	view   *laneView
 	packer packer
+	family *family // nil: no run has a parent
 
 	ids                          []uuid.UUID
 	tasks, queues                []string
@@ -124,6 +131,7 @@ func (p *insertion) parcels() []Parcel { return p.packer.list() }
 
 func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	info := p.view.tasks[run.Task]
+	p.family.add(id, run.Parent, &info)
 	p.ids = append(p.ids, id)
 	p.tasks, p.queues = append(p.tasks, run.Task), append(p.queues, info.queue)
 	p.revisions, p.priorities = append(p.revisions, info.revision), append(p.priorities, info.priority)
@@ -155,6 +163,8 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.releases, p.parcelIDs = append(p.releases, nil), append(p.parcelIDs, nil)
 	p.waiting = append(p.waiting, len(p.ids)-1)
 	switch {
+	case limited:
+		p.holds = append(p.holds, holdLimited)
 	case later:
 		p.holds = append(p.holds, holdLater)
 	case info.paused:
@@ -191,6 +201,7 @@ func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
 	if len(p.waiting) > 0 {
 		p.queueReady(batch)
 	}
+	p.family.queue(batch)
 	return tx.SendBatch(ctx, batch).Close()
 }
 

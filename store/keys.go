@@ -43,7 +43,7 @@ func refuseOtherRequests(ctx context.Context, tx pgx.Tx, runs []NewRun, accepted
 	}
 	refused := &RefusedRuns{Reasons: map[int]error{}}
 	for i, a := range accepted {
-		if !a.Duplicate {
+		if !a.Duplicate || runs[i].Parent != nil { // a child is that of its step, which may be repeated
 			continue
 		}
 		was, known := before[a.ID]

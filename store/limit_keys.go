@@ -105,7 +105,7 @@ func (s *Store) keysOf(view *laneView, runs []NewRun) (keys []LimitKeys, refused
 			continue
 		}
 		info := view.tasks[runs[i].Task]
-		if !info.limits.Any() {
+		if parent := runs[i].Parent; !info.limits.Any() || parent != nil && parent.Entry != nil {
 			continue
 		}
 		if keys == nil {

@@ -20,6 +20,9 @@ type RunFilter struct {
 	Since  time.Time
 	Limit  int       // 0: 100; at most 10000
 	Before uuid.UUID // only runs made before this one
+
+	WaitingFor task.WaitKind // only runs that wait for such a thing
+	Parents    []uuid.UUID   // only the children of these runs
 }
 
 // Runs lists runs with their steps, newest first. Since runs has no index on
@@ -46,7 +49,15 @@ func (s *Store) Runs(ctx context.Context, f RunFilter) ([]task.Run, error) {
 		l.limit = 100
 	}
 	l.limit = min(l.limit, 10_000)
-	list, err := l.collect(ctx, states)
+	var list []task.Run
+	switch {
+	case len(f.Parents) > 0:
+		list, err = l.children(ctx, f.Parents, f.WaitingFor, states)
+	case f.WaitingFor != "":
+		list, err = l.waiting(ctx, f.WaitingFor, states)
+	default:
+		list, err = l.collect(ctx, states)
+	}
 	if err == nil && len(list) == 0 && f.Task != "" {
 		err = s.everExisted(ctx, f.Task)
 	}
@@ -306,9 +317,12 @@ func (s *Store) addSteps(ctx context.Context, list []task.Run) error {
 		ids[i] = list[i].ID
 	}
 	steps, err := readSteps(ctx, s.pool, ids)
+	if err != nil {
+		return err
+	}
 	for i := range list {
 		r := &list[i]
 		r.Steps = mergeSteps(steps[r.ID], r.Steps)
 	}
-	return err
+	return s.showWaits(ctx, list)
 }

@@ -43,7 +43,7 @@ func zoo(t *testing.T) *fixture {
 				case task.StateWaiting:
 					f.exec(`UPDATE runs SET state = 'waiting', parcel = NULL WHERE id = $1`, accepted[0].ID)
 					f.exec(`DELETE FROM parcels WHERE id = $1`, parcels[0].ID)
-					f.exec(`INSERT INTO waits (run, iteration, path, kind, task) VALUES ($1, 0, '0', 'approval', $2)`, accepted[0].ID, name)
+					f.exec(`INSERT INTO waits (run, attempt, iteration, path, kind, task) VALUES ($1, 1, 0, '0', 'approval', $2)`, accepted[0].ID, name)
 				}
 			}
 		}

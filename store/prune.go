@@ -24,6 +24,8 @@ func (s *Store) Sweep(ctx context.Context, term int64, audit time.Duration) (mor
 		// A binary that knows no limits may have ended runs that hold places.
 		batch.Queue(`DELETE FROM holds h WHERE h.taken_at < clock_timestamp() - interval '1 minute'
 			AND EXISTS (SELECT 1 FROM runs r WHERE r.id = h.run AND r.finished_at IS NOT NULL)`)
+		batch.Queue(`DELETE FROM events WHERE id = ANY (ARRAY(SELECT id FROM events WHERE expires_at < (SELECT clock_timestamp())
+			ORDER BY expires_at LIMIT $1))`, pruneBatch)
 		batch.Queue(`DELETE FROM workers WHERE state IN ('stopped', 'lost') AND ended_at < clock_timestamp() - interval '7 days'
 			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.worker = workers.epoch)`)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {

@@ -124,7 +124,7 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	}
 	batch := &pgx.Batch{}
 	if len(over) > 0 {
-		batch.Queue(`DELETE FROM holds WHERE run = ANY($1)`, over)
+		queueRelease(batch, over)
 	}
 	batch.Queue(startWindow+` WHERE parcel = ANY($1) AND back_at = 'infinity'`, ids) // its claim may not have come that far
 	batch.Queue(`DELETE FROM parcels WHERE id = ANY($1)`, ids)

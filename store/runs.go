@@ -17,7 +17,7 @@ import (
 
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
-	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text `
+	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text, r.parent, coalesce(r.parent_path, '') `
 
 const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
@@ -25,7 +25,7 @@ func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	var outcome, params, packages, tail *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
 		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
-		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail)
+		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail, &r.Parent, &r.ParentPath)
 	if err != nil {
 		return r, err
 	}
@@ -146,21 +146,18 @@ func cancelOne(ctx context.Context, tx pgx.Tx, id uuid.UUID, by string) error {
 	if err != nil && !isMissing(err) {
 		return err
 	}
-	if worker == nil {
-		if _, err := tx.Exec(ctx, `DELETE FROM ready WHERE run = $1`, id); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM holds WHERE run = $1`, id); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
-			reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
-		return err
-	}
 	batch := &pgx.Batch{}
+	if worker == nil {
+		batch.Queue(`DELETE FROM ready WHERE run = $1`, id)
+		batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
+			reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
+		queueCancelled(batch, []uuid.UUID{id}, by)
+		return tx.SendBatch(ctx, batch).Close()
+	}
 	batch.Queue(`UPDATE runs SET cancel_requested = true, reason = $2 WHERE id = $1`, id, clean("cancel asked by "+by))
 	batch.Queue(`INSERT INTO cancels (run, worker) VALUES ($1, $2) ON CONFLICT (run) DO UPDATE SET worker = excluded.worker`, id, *worker)
 	batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(*worker, 10))
+	queueChildCancels(batch, []uuid.UUID{id}, by)
 	return tx.SendBatch(ctx, batch).Close()
 }
 
@@ -236,6 +233,7 @@ func stepName(s task.Step) string { return strings.TrimSuffix(s.Path+" "+s.Name,
 func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
+	batch.Queue(`DELETE FROM waits WHERE run = $1`, id)
 	for _, st := range kept {
 		outcome, err := json.Marshal(st.Outcome)
 		if err != nil {
@@ -257,6 +255,7 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 	// The fence that no attempt has places the line between the attempts before and after.
 	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
+	batch.Queue(`DELETE FROM child_cancels WHERE parent = $1`, id)
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
 	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit)
 		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, `+openHold+`, rate_key, concurrency_key, concurrency_limit

@@ -75,8 +75,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // and still prunes partitions when it runs. What remains is a scan of the
 // primary key in its order, so that the rows are locked in the order of their ids, as
 // everywhere; a bitmap would give them in the order in which they lie on disk.
+// Where there is no other way than a forbidden one, its price would have
+// Postgres compile the statement: seconds for a few rows.
 var bulkPlans = map[string]string{
 	"enable_nestloop": "off", "enable_bitmapscan": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan",
+	"jit": "off",
 }
 
 // setBulkPlans does the same for the rest of a transaction.

@@ -36,6 +36,7 @@ type Ending struct {
 	Parcel    int64         // that it was claimed in
 	Held      bool          // rows in holds end with it
 	Rated     bool          // it has taken a token of a rate limit
+	Park      *Park         // what it waits for, when its state is waiting
 
 	refused bool // it stands for one that the database did not take
 }
@@ -158,7 +159,8 @@ func (s *Store) writeOnce(ctx context.Context, b Batch, written map[uuid.UUID]bo
 		return err
 	}
 	queueLogs(batch, b.Logs)
-	queueSteps(batch, b.Steps, note)
+	queueSteps(batch, b.allSteps(), note)
+	queueStops(batch, b.Endings)
 	queueEndings(batch, b, note)
 	if len(b.Parcels) > 0 {
 		batch.Queue(`DELETE FROM parcels WHERE id = ANY($1) AND worker = $2`, b.Parcels, b.Worker)
@@ -303,9 +305,11 @@ const releaseHolds = `
 		AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')`
 
 func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
-	var again, refunded, over, held []Ending
+	var again, refunded, over, held, parked []Ending
 	for _, e := range b.Endings {
 		switch {
+		case e.State == task.StateWaiting:
+			parked = append(parked, e)
 		case e.State != task.StateQueued:
 			over = append(over, e)
 		case e.Rated && e.StartedAt.IsZero():
@@ -316,6 +320,9 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 		if e.Held && e.State == task.StateQueued {
 			held = append(held, e)
 		}
+	}
+	if len(parked) > 0 {
+		queueParks(batch, b.Worker, parked, note)
 	}
 	if len(over) > 0 {
 		c, statement := endingColumns(over), endRuns

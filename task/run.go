@@ -41,6 +41,7 @@ type Run struct {
 	KilledAt        *time.Time        `json:"killed_at,omitempty"`      // its worker process was killed, the code having gone on
 	RetriedAt       *time.Time        `json:"retried_at,omitempty"`     // last, by hand
 	RetriedBy       string            `json:"retried_by,omitempty"`
+	Wait            *Waiting          `json:"wait,omitempty"` // what it waits for, while it is waiting
 	Steps           []Step            `json:"steps"`
 }
 

@@ -12,11 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/chain"
-	"github.com/catena-run/catena/dispatch"
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/store"
@@ -137,12 +135,19 @@ func (j *job) attempt(ctx context.Context) *store.Ending {
 	defer cancel()
 	options := chain.Options{
 		Run:    chain.RunInfo{ID: j.claimed.ID, Task: j.claimed.Task, Attempt: j.claimed.Attempt, DueAt: j.claimed.DueAt},
-		Params: params, Done: j.claimed.Done, Invoker: j, Starter: j, Log: j.logs.line, MaxOutcome: j.session.cfg.MaxOutcome,
+		Params: params, Done: j.claimed.Done, Invoker: j, Starter: j, Spawner: j, Log: j.logs.line, MaxOutcome: j.session.cfg.MaxOutcome,
+		Park: true, Waits: j.waits(),
+	}
+	if options.Entry, err = j.entry(); err != nil {
+		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
 	}
 	if prepared.Durable {
 		options.Commit = j.commitStep
 	}
 	result, err := prepared.document.Run(ctx, options)
+	if err == nil && result.Parked != nil {
+		return j.parked(result)
+	}
 	return j.settle(ctx, prepared, result, err)
 }
 
@@ -285,21 +290,4 @@ func (j *job) usedPackages() json.RawMessage {
 	}
 	b.WriteByte('}')
 	return b.Bytes()
-}
-
-// StartTask starts a run of another task; key makes a repeated step start it once.
-func (j *job) StartTask(ctx context.Context, name string, params json.RawMessage, key string) (uuid.UUID, error) {
-	if err := j.session.gate.pass(ctx); err != nil {
-		return uuid.Nil, err
-	}
-	for {
-		accepted, err := j.session.deps.Dispatch.Submit(ctx, []dispatch.Request{{Task: name, Params: params, Key: key}})
-		if err == nil {
-			return accepted[0].ID, nil
-		}
-		if !store.Unreachable(err) || ctx.Err() != nil {
-			return uuid.Nil, err
-		}
-		pause(ctx, 200*time.Millisecond) // no fault of the run; the key makes the repetition safe
-	}
 }

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, servertest.LeakOptions()...)
 }
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // cluster is everything that workers need, led by a loop of the test.
 type cluster struct {
@@ -101,6 +101,7 @@ func (c *cluster) lead() {
 	require.True(c.t, won)
 	ctx, stop := context.WithCancel(context.Background())
 	var loop sync.WaitGroup
+	waits := dispatch.NewWaits(c.store)
 	loop.Go(func() {
 		ticker := time.NewTicker(20 * time.Millisecond)
 		defer ticker.Stop()
@@ -111,6 +112,7 @@ func (c *cluster) lead() {
 			case <-ticker.C:
 			}
 			_, _ = c.dispatch.RunOnce(ctx, lease.Term)
+			_, _ = waits.RunOnce(ctx, lease.Term)
 			_, _, _ = c.store.Revoke(ctx, lease.Term)
 			if n%25 == 0 {
 				_ = c.store.Tick(ctx)

@@ -86,7 +86,7 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	c.push(`export function main() { for (;;); }`, "", "m?main")
-	c.apply("name: busy\nchain: [{call: 'pkg:m?main'}]\ntimeout: 200ms\n---\nname: idle\nchain: [{delay: 1h}]\ntimeout: 200ms\n")
+	c.apply("name: busy\nchain: [{call: 'pkg:m?main'}]\ntimeout: 200ms\n---\nname: idle\nchain: [{do: [{delay: 1h}]}]\ntimeout: 200ms\n")
 	c.work(nil)
 	for _, name := range []string{"busy", "idle"} {
 		run := c.finished(name)

@@ -67,7 +67,7 @@ func TestACallThatIgnoresItsInterruptEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	c.push(`export function main() { return /^(?=a)(a+)+\1$/.test("a".repeat(60) + "b") }`, "", "m?main")
-	c.apply("name: stuck\nchain: [{call: 'pkg:m?main'}]\n---\nname: neighbour\nchain: [{delay: 1h}]\n")
+	c.apply("name: stuck\nchain: [{call: 'pkg:m?main'}]\n---\nname: neighbour\nchain: [{do: [{delay: 1h}]}]\n")
 	settings, err := json.Marshal(stuckSettings{c.url, c.redis, c.namespace})
 	require.NoError(t, err)
 	cmd := exec.Command(os.Args[0])

@@ -195,7 +195,7 @@ CREATE INDEX runs_parent ON runs (parent, id) WHERE parent IS NOT NULL;
 -- its place among the children that its parent waits for.
 CREATE TABLE holds (
     run      uuid NOT NULL,
-    scope    text NOT NULL,      -- limit:TASK or children
+    scope    text NOT NULL,      -- limit:TASK, children or children-stop (the others are cancelled when it fails)
     key      text NOT NULL,
     taken_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (run, scope)
@@ -241,8 +241,9 @@ CREATE INDEX ready_buffered ON ready (schedule, run) WHERE hold = 'buffered';
 -- the wait is over; the run then goes on with it at the same item.
 CREATE TABLE waits (
     run        uuid NOT NULL,
+    attempt    smallint NOT NULL,
     iteration  integer NOT NULL,
-    path       text NOT NULL,
+    path       text NOT NULL,                       -- of the item; #2 follows for the second attempt of its retry
     kind       text NOT NULL CHECK (kind IN ('event', 'approval', 'delay', 'children')),
     task       text NOT NULL,
     name       text,                                -- of the event; the role of an approval
@@ -251,16 +252,28 @@ CREATE TABLE waits (
     detail     json,
     since      timestamptz NOT NULL DEFAULT clock_timestamp(),
     outcome    json,
+    event      bigint,                              -- that it took
     ended_by   text,
     ended_at   timestamptz,
-    PRIMARY KEY (run, iteration, path),
+    PRIMARY KEY (run, attempt, iteration, path),
     CHECK ((outcome IS NULL) = (ended_at IS NULL))
 );
-CREATE INDEX waits_event ON waits (name, key) WHERE kind = 'event' AND outcome IS NULL;
+CREATE INDEX waits_event ON waits (name, key, run) WHERE kind = 'event' AND outcome IS NULL;
+CREATE INDEX waits_taken ON waits (event) WHERE event IS NOT NULL;
 CREATE INDEX waits_until ON waits (until) WHERE outcome IS NULL AND until IS NOT NULL;
 CREATE INDEX waits_children ON waits (run) WHERE kind = 'children' AND outcome IS NULL;
 CREATE INDEX waits_open ON waits (run) WHERE outcome IS NULL;
 CREATE INDEX waits_approval ON waits (since) WHERE kind = 'approval' AND outcome IS NULL;
+
+-- Runs whose children are to be cancelled: all that inherit it, or those of one
+-- group that the parent waits for.
+CREATE TABLE child_cancels (
+    parent   uuid NOT NULL,
+    children text NOT NULL,      -- the group; '': all that inherit
+    by       text NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (parent, children)
+);
 
 CREATE TABLE events (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -312,7 +325,7 @@ DROP TRIGGER runs_born_failed ON runs;
 DROP FUNCTION runs_failed();
 DELETE FROM run_keys WHERE length(key) > 200 OR key LIKE 'dedupe:%';
 ALTER TABLE run_keys DROP CONSTRAINT run_keys_key_check, ADD CONSTRAINT run_keys_key_check CHECK (length(key) BETWEEN 1 AND 200);
-DROP TABLE failed_runs, events, waits, rate_uses, holds, backfills, schedule_tasks;
+DROP TABLE failed_runs, events, child_cancels, waits, rate_uses, holds, backfills, schedule_tasks;
 UPDATE runs SET state = 'queued', parcel = NULL WHERE state = 'waiting';
 INSERT INTO ready (run, lane, priority, revision, task, available_at)
 SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE state = 'queued' ON CONFLICT DO NOTHING;
