@@ -37,7 +37,7 @@ func (a *callAction) run(ctx context.Context, th *thread, it *item) result {
 		}
 	}
 	outcome := th.run.options.Invoker.Invoke(ctx, call)
-	if !outcome.Success && ctx.Err() != nil {
+	if !outcome.Success && th.ends(ctx) {
 		return result{err: errInterrupted, outcome: outcome}
 	}
 	if broken := invalidField(outcome); broken != "" {
@@ -98,7 +98,7 @@ func (a *taskAction) run(ctx context.Context, th *thread, it *item) result {
 	key := th.run.options.Run.ID.String() + "/" + strconv.Itoa(th.iteration) + "/" + th.path(it)
 	id, err := th.run.options.Starter.StartTask(ctx, name, params, key)
 	if err != nil {
-		if ctx.Err() != nil {
+		if th.ends(ctx) {
 			return result{err: errInterrupted}
 		}
 		return failed(fmt.Errorf("task %s was not started: %w", name, err))
@@ -121,7 +121,7 @@ func (a *delayAction) run(ctx context.Context, th *thread, _ *item) result {
 	if d, err = parseSpan(value); err != nil {
 		return failed(fmt.Errorf("delay: %w", err))
 	}
-	if err := sleep(ctx, d); err != nil {
+	if err := th.sleep(ctx, d); err != nil {
 		return result{err: err}
 	}
 	return good()
