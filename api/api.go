@@ -45,6 +45,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.taskRoutes()
 	s.calendarRoutes()
 	s.runRoutes()
+	s.bulkRoutes()
 	s.packageRoutes()
 	s.adminRoutes()
 	allowNull(s.api.OpenAPI().Components.Schemas.Map())

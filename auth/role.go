@@ -56,6 +56,8 @@ const (
 	WhyRun      Action = "why-run"
 	CancelRun   Action = "cancel-run"
 	RetryRun    Action = "retry-run"
+	CancelRuns  Action = "cancel-runs"
+	RetryRuns   Action = "retry-runs"
 	ListFires   Action = "list-fires"
 	ListWorkers Action = "list-workers"
 
@@ -90,7 +92,7 @@ func Least(action Action) Role {
 	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
-	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator
 	}
