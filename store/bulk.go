@@ -116,7 +116,7 @@ func (f *RunFilter) floor() uuid.UUID {
 func (s *Store) liveRuns(ctx context.Context, f RunFilter, n int) (ids []uuid.UUID, next uuid.UUID, err error) {
 	rows, err := s.pool.Query(ctx, `
 		(SELECT run FROM ready WHERE run < $1 AND run >= $2 ORDER BY run DESC LIMIT $3)
-		UNION (SELECT DISTINCT id FROM parcels p, unnest(p.runs) AS id WHERE id < $1 AND id >= $2 ORDER BY id DESC LIMIT $3)
+		UNION (SELECT DISTINCT u.run FROM parcels p, unnest(p.runs) AS u(run) WHERE u.run < $1 AND u.run >= $2 ORDER BY u.run DESC LIMIT $3)
 		UNION (SELECT DISTINCT run FROM waits WHERE outcome IS NULL AND run < $1 AND run >= $2 ORDER BY run DESC LIMIT $3)
 		ORDER BY 1 DESC LIMIT $3`, f.start(), f.floor(), n)
 	if err != nil {
