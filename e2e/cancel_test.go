@@ -187,7 +187,7 @@ func TestBulkCancelByCommand(t *testing.T) {
 	cmd := exec.Command(binary(t), "runs", "cancel", "--task", "faults/short", "--server", c.masters[0].admin, "--token", c.token)
 	text, err := cmd.CombinedOutput()
 	require.Error(t, err)
-	require.Equal(t, 2, cmd.ProcessState.ExitCode())
+	require.Equal(t, 2, cmd.ProcessState.ExitCode(), string(text))
 	require.Contains(t, string(text), "this would cancel 600 runs; add --yes to do it")
 	var sum struct{ Matched, Done, Skipped, Failed int }
 	require.NoError(t, json.Unmarshal(c.cli("runs", "cancel", "--task", "faults/short", "--now", "--yes", "--json"), &sum))

@@ -68,6 +68,10 @@ func TestAFileIsNoTerminal(t *testing.T) {
 	defer file.Close()
 	require.False(t, telemetry.IsTerminal(file))
 	require.False(t, telemetry.IsTerminal(&bytes.Buffer{}))
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	require.False(t, telemetry.IsTerminal(os.NewFile(null.Fd(), "/dev/stdin")))
 }
 
 func TestRegistryTellsOfProcessAndBuild(t *testing.T) {
