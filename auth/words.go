@@ -8,6 +8,7 @@ var doing = map[Action]string{
 	PutCalendar: "changing a calendar", DeleteCalendar: "deleting a calendar",
 	StartRun: "starting a run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
 	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run", WhyRun: "asking why a run waits",
+	CancelRuns: "cancelling runs by filter", RetryRuns: "retrying runs by filter",
 	ListFires: "listing due times", ListWorkers: "listing the workers",
 	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
 	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",
