@@ -219,7 +219,7 @@ func TestCancelAndQuarantineGivePlacesBack(t *testing.T) {
 	f.worker()
 	ids := f.ask("a", "b")
 	require.Len(t, f.admit(), 1)
-	_, err := f.CancelRun(ctx, ids[0], "test")
+	_, err := f.CancelRun(ctx, ids[0], "test", false)
 	require.NoError(t, err)
 	require.Zero(t, f.holds())
 	w := f.worker()
