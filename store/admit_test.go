@@ -328,7 +328,7 @@ func TestTagsChooseTheWorkers(t *testing.T) {
 	require.NoError(t, f.EndWorker(ctx, w, task.WorkerLost, ""))
 	require.Len(t, f.revoke(), 1)
 	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM ready WHERE lane = 'suspect:default+eu+gpu'`))
-	_, err = f.CancelRun(ctx, c[0].ID, "test")
+	_, err = f.CancelRun(ctx, c[0].ID, "test", false)
 	require.NoError(t, err)
 	_, err = f.RetryRun(ctx, c[0].ID, "", "test")
 	require.NoError(t, err)
