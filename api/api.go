@@ -46,6 +46,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.calendarRoutes()
 	s.runRoutes()
 	s.waitRoutes()
+	s.bulkRoutes()
 	s.packageRoutes()
 	s.adminRoutes()
 	allowNull(s.api.OpenAPI().Components.Schemas.Map())

@@ -41,9 +41,10 @@ type Runs interface {
 	Run(ctx context.Context, id uuid.UUID) (task.Run, error)
 	Runs(ctx context.Context, filter store.RunFilter) ([]task.Run, error)
 	Logs(ctx context.Context, run uuid.UUID, after int64, limit int) ([]task.LogLine, error)
-	CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error)
+	CancelRun(ctx context.Context, id uuid.UUID, by string, atOnce bool) (task.Run, error)
 	RetryRun(ctx context.Context, id uuid.UUID, from, by string) (task.Run, error)
 	Why(ctx context.Context, id uuid.UUID) (task.Why, error)
+	Bulk
 }
 
 // Waits ends what runs wait for, and shows the runs that started each other.

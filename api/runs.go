@@ -312,12 +312,15 @@ func (s *service) cancelRun(ctx context.Context, in *cancelInput) (*body[task.Ru
 	if err != nil {
 		return nil, err
 	}
-	by := scopeOf(ctx).token.Name
-	if in.Body != nil && in.Body.Reason != "" {
-		by += ": " + in.Body.Reason
+	by, now := scopeOf(ctx).token.Name, false
+	if in.Body != nil {
+		now = in.Body.Now
+		if in.Body.Reason != "" {
+			by += ": " + in.Body.Reason
+		}
 	}
 	note(ctx, in.ID, in.Body)
-	run, err := s.deps.Runs.CancelRun(ctx, id, by)
+	run, err := s.deps.Runs.CancelRun(ctx, id, by, now)
 	return answer(whole(run), err)
 }
 

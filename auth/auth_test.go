@@ -72,7 +72,7 @@ func TestAllowEveryPair(t *testing.T) {
 		least  Role
 	}{
 		{ListTasks, Viewer}, {GetRun, Viewer}, {GetLogs, Viewer}, {Doctor, Viewer}, {GetStats, Viewer}, {GetArchive, Viewer}, {WaitRuns, Viewer},
-		{ApplyTasks, Operator}, {DeleteTask, Operator}, {StartRun, Operator}, {StartRuns, Operator}, {CancelRun, Operator},
+		{ApplyTasks, Operator}, {DeleteTask, Operator}, {StartRun, Operator}, {StartRuns, Operator}, {CancelRun, Operator}, {CancelRuns, Operator}, {RetryRuns, Operator},
 		{PushPackage, Operator}, {DeletePackage, Operator},
 		{CreateToken, Admin}, {ListTokens, Admin}, {RevokeToken, Admin}, {"invented", Admin},
 	} {

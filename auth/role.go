@@ -50,6 +50,8 @@ const (
 	ApproveRun  Action = "approve-run"
 	SendEvent   Action = "send-event"
 	ListEvents  Action = "list-events"
+	CancelRuns  Action = "cancel-runs"
+	RetryRuns   Action = "retry-runs"
 	ListFires   Action = "list-fires"
 	ListWorkers Action = "list-workers"
 
@@ -84,7 +86,7 @@ func Least(action Action) Role {
 	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
-	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun,
+	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator

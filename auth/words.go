@@ -9,6 +9,7 @@ var doing = map[Action]string{
 	StartRun: "starting a run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
 	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run", WhyRun: "asking why a run waits", GetTree: "reading the tree of a run",
 	ApproveRun: "approving a run", SendEvent: "sending an event", ListEvents: "listing events",
+	CancelRuns: "cancelling runs by filter", RetryRuns: "retrying runs by filter",
 	ListFires: "listing due times", ListWorkers: "listing the workers",
 	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
 	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",

@@ -36,7 +36,7 @@ func (a *callAction) run(ctx context.Context, th *thread, it *item) result {
 		}
 	}
 	outcome := th.run.options.Invoker.Invoke(ctx, call)
-	if !outcome.Success && ctx.Err() != nil {
+	if !outcome.Success && th.ends(ctx) {
 		return result{err: errInterrupted, outcome: outcome}
 	}
 	if broken := invalidField(outcome); broken != "" {
@@ -91,7 +91,7 @@ func (a *delayAction) run(ctx context.Context, th *thread, it *item) result {
 	if d > LongDelay && it.top && th.run.options.Park {
 		return th.park(it, Parked{Kind: task.WaitDelay, For: d})
 	}
-	if err := sleep(ctx, d); err != nil {
+	if err := th.sleep(ctx, d); err != nil {
 		return result{err: err}
 	}
 	return good()

@@ -241,7 +241,7 @@ func (f *fan) take(ctx context.Context) int {
 	if f.next == f.n || f.stop {
 		return -1
 	}
-	if ctx.Err() != nil {
+	if f.parent.ends(ctx) {
 		f.stop, f.err = true, errInterrupted
 		return -1
 	}

@@ -185,7 +185,7 @@ func (a *taskAction) run(ctx context.Context, th *thread, it *item) result {
 	start.Key = th.run.options.Run.ID.String() + "/" + strconv.Itoa(th.iteration) + "/" + start.Path
 	id, err := th.run.options.Starter.StartTask(ctx, start)
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && th.ends(ctx):
 		return result{err: errInterrupted}
 	case err != nil:
 		return failed(fmt.Errorf("task %s was not started: %w", name, err))

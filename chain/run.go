@@ -72,6 +72,9 @@ type Options struct {
 	Waits map[WaitKey]Waited
 	Entry *Entry                            // the part of the document to run; nil: all of it
 	Log   func(level, step, message string) // may be called concurrently; nil: nothing is logged
+	// Stop is closed to have the run end in order: what is being called may go on
+	// until ctx ends, but no further item, attempt or catch begins. nil: never.
+	Stop <-chan struct{}
 	// Commit is called after each top-level item except the last one executed
 	// and blocks until the step is durable. nil: no step is committed.
 	Commit     func(ctx context.Context, step task.Step) error
@@ -84,6 +87,9 @@ type Result struct {
 	Steps   []task.Step // executed now and not given to Commit
 	Parked  *Parked     // what the run waits for; it has no outcome then
 }
+
+// ErrStopped is the error of a run that Options.Stop has ended.
+var ErrStopped = errors.New("stopped before its next item")
 
 // run is one execution of a document.
 type run struct {
@@ -124,8 +130,8 @@ func newRun(o Options) *run {
 }
 
 // Run executes the document from the item after the last of o.Done to its end.
-// It blocks until then. The error is ctx's cause or that of Commit; the steps
-// that were executed and not committed come back even then.
+// It blocks until then. The error is ctx's cause, ErrStopped or that of Commit; the
+// steps that were executed and not committed come back even then.
 func (d *Document) Run(ctx context.Context, o Options) (Result, error) {
 	r := newRun(o)
 	th := &thread{run: r, scope: newScope()}
@@ -166,17 +172,17 @@ type trunk struct {
 func (m *trunk) loop(ctx context.Context) error {
 	items := m.items
 	for started := time.Now(); m.index < len(items) && !m.ended; {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if m.thread.ends(ctx) {
+			return m.thread.whyEnded(ctx)
 		}
 		m.thread.iteration = m.iteration
 		res := m.thread.item(ctx, items[m.index])
 		if res.err != nil {
-			if errors.Is(res.err, errParked) && ctx.Err() == nil {
+			if errors.Is(res.err, errParked) && !m.thread.ends(ctx) {
 				m.parked = m.thread.parked
 				return nil
 			}
-			return cmp.Or(context.Cause(ctx), res.err)
+			return m.thread.whyEnded(ctx)
 		}
 		if !m.thread.since.IsZero() { // it has waited
 			started, m.thread.since = m.thread.since, time.Time{}
@@ -192,8 +198,8 @@ func (m *trunk) loop(ctx context.Context) error {
 			started = time.Now()
 		}
 		if res.flow == flowReplay {
-			if sleep(ctx, replayPause) != nil {
-				return context.Cause(ctx)
+			if m.thread.sleep(ctx, replayPause) != nil {
+				return m.thread.whyEnded(ctx)
 			}
 		}
 	}
@@ -201,6 +207,11 @@ func (m *trunk) loop(ctx context.Context) error {
 		m.outcome = m.thread.chainOutcome()
 	}
 	return nil
+}
+
+// whyEnded is the error of a run that was interrupted or stopped.
+func (th *thread) whyEnded(ctx context.Context) error {
+	return cmp.Or(context.Cause(ctx), ErrStopped)
 }
 
 // advance moves on and reports whether the item was the last one.

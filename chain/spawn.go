@@ -64,7 +64,7 @@ func (a *eachAction) spawn(ctx context.Context, th *thread, it *item, elements [
 	err = o.Spawner.Spawn(ctx, Spawn{Path: th.waitPath(it, th.try), Iteration: th.iteration, Limit: a.limit,
 		InheritCancel: !a.apart, Stop: a.stop, Entries: entries})
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && th.ends(ctx):
 		return result{err: errInterrupted}
 	case err != nil:
 		return failed(fmt.Errorf("the children were not started: %w", err))

@@ -30,7 +30,7 @@ type result struct {
 	outcome task.Outcome
 	flow    flow
 	yields  bool  // the outcome becomes the chain's outcome
-	err     error // errInterrupted: the context ended, there is no outcome
+	err     error // errInterrupted: the context ended or the run was stopped, there is no outcome
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -66,7 +66,7 @@ type mark struct {
 // list runs items in a loop, so that a chain of any length needs no stack.
 func (th *thread) list(ctx context.Context, l *list) result {
 	for i := 0; i < len(l.items); i++ {
-		if ctx.Err() != nil {
+		if th.ends(ctx) {
 			return result{err: errInterrupted}
 		}
 		r := th.item(ctx, l.items[i])
@@ -74,7 +74,7 @@ func (th *thread) list(ctx context.Context, l *list) result {
 		case r.err != nil || !r.outcome.Success || r.flow == flowEnd:
 			return r
 		case r.flow == flowReplay:
-			if err := sleep(ctx, replayPause); err != nil {
+			if err := th.sleep(ctx, replayPause); err != nil {
 				return result{err: err}
 			}
 			i = -1
@@ -125,6 +125,9 @@ func (th *thread) modified(ctx context.Context, it *item) result {
 	if it.catch == nil || r.flow == flowEnd {
 		return r
 	}
+	if th.ends(ctx) {
+		return result{err: errInterrupted} // not a failure to be caught
+	}
 	r = th.caught(ctx, it, r.outcome)
 	if r.err == nil && !r.outcome.Success {
 		r.outcome = th.frame(it, r.outcome)
@@ -161,7 +164,7 @@ func (th *thread) attempts(ctx context.Context, it *item) result {
 		}
 		wait := it.retry.Wait(attempt, rand.Float64())
 		th.log("warn", it, fmt.Sprintf("attempt %d of %d failed, next in %v: %s", attempt, it.retry.Attempts, wait, r.outcome.Reason))
-		if err := sleep(ctx, wait); err != nil {
+		if err := th.sleep(ctx, wait); err != nil {
 			return result{err: err}
 		}
 	}
@@ -178,7 +181,7 @@ func (th *thread) once(ctx context.Context, it *item) result {
 	switch {
 	case r.err == nil && r.outcome.Success, th.parked != nil:
 		return r
-	case ctx.Err() != nil:
+	case th.ends(ctx):
 		return result{err: errInterrupted}
 	case limited.Err() != nil:
 		late := task.Fail(fmt.Sprintf("timed out after %v", it.timeout))
@@ -245,8 +248,21 @@ func (th *thread) log(level string, it *item, message string) {
 	}
 }
 
-// sleep waits, but not longer than ctx.
-func sleep(ctx context.Context, d time.Duration) error {
+// ends reports that nothing further of the run is to begin.
+func (th *thread) ends(ctx context.Context) bool {
+	select {
+	case <-th.run.options.Stop:
+		return true
+	default:
+		return ctx.Err() != nil
+	}
+}
+
+// sleep waits, but not longer than ctx and the run.
+func (th *thread) sleep(ctx context.Context, d time.Duration) error {
+	if th.ends(ctx) {
+		return errInterrupted
+	}
 	if d <= 0 {
 		return nil
 	}
@@ -254,6 +270,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+		return errInterrupted
+	case <-th.run.options.Stop:
 		return errInterrupted
 	case <-timer.C:
 		return nil

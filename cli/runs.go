@@ -162,23 +162,50 @@ func (s *session) runsShow() *cobra.Command {
 
 func (s *session) runsCancel() *cobra.Command {
 	var reason string
-	cmd := s.runCommand("cancel ID", "Ask a run to end", func(ctx context.Context, c *client.Client, id uuid.UUID) error {
-		run, err := c.CancelRun(ctx, id, reason)
+	var now bool
+	cmd := command("cancel [ID]", "Ask a run to end, or every run that the flags select", named("[ID]"), nil)
+	cmd.ValidArgsFunction = s.complete(0, runIDs)
+	f := s.bulkFlags(cmd, "every state of a run that has not ended")
+	s.oneOrMany(cmd, f, func(ctx context.Context, c *client.Client, id uuid.UUID) error {
+		ask := c.CancelRun
+		if now {
+			ask = c.CancelRunNow
+		}
+		run, err := ask(ctx, id, reason)
 		sentence := "run " + id.String() + " is " + string(run.State)
 		if !run.State.Terminal() {
 			sentence += " and will end soon"
 		}
 		return s.changed(run, err, sentence)
+	}, func(cmd *cobra.Command, c *client.Client, filter client.BulkFilter) error {
+		b := bulk{session: s, verb: "cancel", done: "cancelled or asked to end", yes: f.yes,
+			change: func(ctx context.Context, filter client.BulkFilter) (client.BulkResult, error) {
+				return c.CancelRuns(ctx, client.BulkCancel{BulkFilter: filter, Reason: reason, Now: now})
+			}}
+		return b.run(cmd, filter)
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why")
+	cmd.Flags().BoolVar(&now, "now", false, "leave its code no grace to end by itself")
 	return cmd
 }
 
 func (s *session) runsRetry() *cobra.Command {
 	var from string
-	cmd := s.runCommand("retry ID", "Run an ended run again from the step that failed", func(ctx context.Context, c *client.Client, id uuid.UUID) error {
+	cmd := command("retry [ID]", "Run an ended run again from the step that failed, or every run that the flags select", named("[ID]"), nil)
+	cmd.ValidArgsFunction = s.complete(0, runIDs)
+	f := s.bulkFlags(cmd, "failed and timed_out")
+	s.oneOrMany(cmd, f, func(ctx context.Context, c *client.Client, id uuid.UUID) error {
 		run, err := c.RetryRun(ctx, id, from)
 		return s.changed(run, err, "run "+id.String()+" is "+string(run.State)+" again")
+	}, func(cmd *cobra.Command, c *client.Client, filter client.BulkFilter) error {
+		if from != "" {
+			return usageOf(cmd, "--from is for one run")
+		}
+		b := bulk{session: s, verb: "retry", done: "queued again", yes: f.yes,
+			change: func(ctx context.Context, filter client.BulkFilter) (client.BulkResult, error) {
+				return c.RetryRuns(ctx, client.BulkRetry{BulkFilter: filter})
+			}}
+		return b.run(cmd, filter)
 	})
 	cmd.Flags().StringVar(&from, "from", "", "`step` to begin at, by its path or name; outcomes of earlier steps are reused")
 	s.completeFlagByArgs(cmd, "from", 0, runSteps)
@@ -192,6 +219,8 @@ func (s *session) showRun(r task.Run) error {
 		[2]string{"queue", r.Queue + ", priority " + strconv.Itoa(r.Priority)}, [2]string{"due", s.moment(r.DueAt)},
 		[2]string{"created", s.moment(&r.CreatedAt)}, [2]string{"retried", s.retriedText(r)}, [2]string{"not before", s.notBefore(r)},
 		[2]string{"started", s.moment(r.StartedAt)}, [2]string{"finished", s.moment(r.FinishedAt)},
+		[2]string{"cancel asked", s.moment(r.CancelAskedAt)}, [2]string{"interrupted", s.moment(r.InterruptedAt)},
+		[2]string{"killed", s.moment(r.KilledAt)},
 		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)},
 		[2]string{"packages", packagesText(r)}, [2]string{"params", short(string(r.Params), 200)}, [2]string{"data", dataText(r.Outcome)},
 	)

@@ -104,6 +104,11 @@ func (c *Client) CancelRun(ctx context.Context, id uuid.UUID, reason string) (ta
 	return post[task.Run](ctx, c, runPath(id)+"/cancel", CancelRequest{Reason: reason})
 }
 
+// CancelRunNow asks a run to end and leaves its code no grace to end by itself.
+func (c *Client) CancelRunNow(ctx context.Context, id uuid.UUID, reason string) (task.Run, error) {
+	return post[task.Run](ctx, c, runPath(id)+"/cancel", CancelRequest{Reason: reason, Now: true})
+}
+
 // RetryRun puts an ended run back to work, from the named step on ("": the one
 // that failed). The outcomes of earlier steps are reused.
 func (c *Client) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.Run, error) {

@@ -221,6 +221,7 @@ type NoteRequest struct {
 // CancelRequest cancels a run.
 type CancelRequest struct {
 	Reason string `json:"reason,omitempty" doc:"Why" maxLength:"1000"`
+	Now    bool   `json:"now,omitempty" doc:"Interrupt its code without a grace"`
 }
 
 // RetryRequest retries an ended run.

@@ -84,6 +84,8 @@ type Worker struct {
 	TTL          task.Duration `yaml:"ttl" doc:"Age at which a master replaces and drains the worker, up to a tenth later so that not all go at once; 0s turns it off."`
 	MaxRuns      int           `yaml:"maxRuns" min:"0" doc:"Runs after which a master replaces the worker; 0 turns it off."`
 	DrainTimeout task.Duration `yaml:"drainTimeout" doc:"How long a stopping worker lets its runs finish before it gives them back."`
+	CancelGrace  task.Duration `yaml:"cancelGrace" min:"0s" doc:"How long package code may go on once its run is cancelled, before it is interrupted; 0s: not at all."`
+	KillGrace    task.Duration `yaml:"killGrace" min:"100ms" doc:"How long package code may go on once it was interrupted, before its worker drains and its process is replaced."`
 	LogLimit     Size          `yaml:"logLimit" min:"1KiB" max:"64MiB" doc:"Bytes of log kept of one run; what exceeds them is counted, not kept."`
 }
 
@@ -124,8 +126,9 @@ func Default() Config {
 		Redis:    Redis{Sentinel: Sentinel{Addresses: []string{}}},
 		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute),
 			ScaleUpAfter: task.Duration(2 * time.Second), ScaleDownAfter: task.Duration(time.Minute)},
-		Server:    defaultServer(),
-		Worker:    Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second), LogLimit: MiB},
+		Server: defaultServer(),
+		Worker: Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second),
+			CancelGrace: task.Duration(5 * time.Second), KillGrace: task.Duration(5 * time.Second), LogLimit: MiB},
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Events: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},

@@ -48,6 +48,7 @@ type cluster struct {
 // node is a master with the address of its API.
 type node struct {
 	*program
+	admin  string // address of its API
 	client *client.Client
 	http   string // address of the shared server
 }
@@ -128,7 +129,7 @@ func (c *cluster) adopt(p *program) *node {
 	require.NotEmpty(c.t, up, "a master ended at its start:\n%s", p.log.tail(20))
 	api, err := client.New(client.Config{Server: "http://" + up[0].Admin, Token: c.token, Retries: -1, Timeout: 10 * time.Second})
 	require.NoError(c.t, err)
-	return &node{program: p, client: api, http: up[0].HTTP}
+	return &node{program: p, admin: "http://" + up[0].Admin, client: api, http: up[0].HTTP}
 }
 
 func (c *cluster) startWorker() *program {

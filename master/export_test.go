@@ -10,7 +10,7 @@ import (
 
 // Supervise runs only the supervisor.
 func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned bool, reason string)) {
-	m.supervisor.died = died
+	m.supervisor.died = func(d death) { died(d.epoch, d.planned, d.reason) }
 	m.supervisor.run(ctx)
 }
 

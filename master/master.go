@@ -122,14 +122,27 @@ func (m *Master) ticks(ctx context.Context) {
 
 // workerDied records the end of a supervised worker and has its runs taken
 // back at once. While the database is away, its ticks tell the same later.
-func (m *Master) workerDied(epoch int64, planned bool, reason string) {
+func (m *Master) workerDied(d death) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := m.deps.Store.EndWorker(ctx, epoch, workerEnd(planned), reason); err != nil {
+	if err := m.recordDeath(ctx, d); err != nil {
 		m.deps.Log.WithError(err).Warn("cannot record the end of a worker; it is noticed by its silence")
 	}
 	select {
 	case m.leader.died <- struct{}{}:
 	default:
 	}
+}
+
+// recordDeath notes the end of a worker that did not do so itself. One that was
+// killed for its memory counts only against the run that can be named for it.
+func (m *Master) recordDeath(ctx context.Context, d death) error {
+	if !d.memory {
+		return m.deps.Store.EndWorker(ctx, d.epoch, workerEnd(d.planned), d.reason)
+	}
+	guilty, err := m.deps.Store.KillWorker(ctx, d.epoch, d.reason)
+	if guilty != nil {
+		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
+	}
+	return err
 }

@@ -96,11 +96,11 @@ func (p *process) watch(ctx context.Context) (next *process) {
 	for {
 		select {
 		case <-p.child.Done():
-			p.over(false, "")
+			p.over(death{})
 			return nil
 		case <-ctx.Done():
 			p.drain()
-			p.over(true, "it is not needed any more")
+			p.over(death{planned: true, reason: "it is not needed any more"})
 			return nil
 		case now := <-ticker.C:
 			action, why := p.judge(now)
@@ -108,7 +108,7 @@ func (p *process) watch(ctx context.Context) (next *process) {
 			case healthcheck.ActionKill:
 				p.log.WithField("reason", why.Text).Warn("worker is killed")
 				p.kill()
-				p.over(false, why.Text)
+				p.over(deathFor(why))
 				return nil
 			case healthcheck.ActionRestart:
 				if next, replaced := p.hand(ctx, why); replaced {
@@ -137,12 +137,12 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 		return nil, false
 	}
 	if !p.child.Alive() {
-		p.over(false, "")
+		p.over(death{})
 		return next, true
 	}
 	p.draining.Go(func() {
 		p.drain()
-		p.over(why.Cause.Planned(), why.Text)
+		p.over(deathFor(why))
 	})
 	return next, true
 }
@@ -197,26 +197,31 @@ func (p *process) drain() {
 }
 
 // over reports the end of the process, so that its runs are taken back at once.
-func (p *process) over(planned bool, reason string) {
+func (p *process) over(d death) {
 	<-p.ended
 	err := p.child.Err()
 	log := p.log.WithField("lived", time.Since(p.started).Round(time.Millisecond))
-	if reason == "" {
-		reason = "ended by itself"
+	if d.reason == "" {
+		d.reason = "ended by itself"
 		if err != nil {
-			reason = "died: " + err.Error()
+			d.reason = "died: " + err.Error()
 		}
 	}
 	var exit *exec.ExitError
-	if planned || err == nil || !errors.As(err, &exit) {
-		log.WithField("reason", reason).Info("worker process ended")
+	if d.planned || err == nil || !errors.As(err, &exit) {
+		log.WithField("reason", d.reason).Info("worker process ended")
 	} else {
-		log.WithField("reason", reason).Warn("worker process died")
+		log.WithField("reason", d.reason).Warn("worker process died")
 	}
 	p.mu.Lock()
-	epoch := p.epoch
+	d.epoch = p.epoch
 	p.mu.Unlock()
-	if epoch != 0 {
-		p.died(epoch, planned, reason)
+	if d.epoch != 0 {
+		p.died(d)
 	}
+}
+
+// deathFor is the end of a worker that the policy wanted.
+func deathFor(why healthcheck.Reason) death {
+	return death{planned: why.Cause.Planned(), memory: why.Cause == healthcheck.CauseMemory, reason: why.Text}
 }

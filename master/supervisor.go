@@ -44,11 +44,19 @@ const (
 	steadyAfter  = 10 * time.Second // a worker that lived so long was no quick death
 )
 
+// death is the end of a worker process.
+type death struct {
+	epoch   int64
+	planned bool // it was asked to go, and not for what it did
+	memory  bool // it was told to go for its memory, and killed if need be
+	reason  string
+}
+
 // supervisor keeps the master's local workers running.
 type supervisor struct {
 	cfg  Supervision
 	log  logrus.FieldLogger
-	died func(epoch int64, planned bool, reason string) // a worker process has ended
+	died func(death) // a worker process has ended
 
 	ready     chan struct{}  // closed when each slot has had a worker at work
 	unready   atomic.Int64   // slots that have had none
@@ -58,7 +66,7 @@ type supervisor struct {
 	draining  sync.WaitGroup // workers that have been replaced and still finish
 }
 
-func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(epoch int64, planned bool, reason string)) *supervisor {
+func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(death)) *supervisor {
 	for _, value := range []struct {
 		given    *time.Duration
 		fallback time.Duration
@@ -170,14 +178,14 @@ func (s *supervisor) replace(ctx context.Context, p *process) *process {
 	case <-p.child.Done(): // there is nobody to go on instead
 		return next
 	case <-next.child.Done():
-		next.over(false, "")
+		next.over(death{})
 		return nil
 	case <-ctx.Done():
 	case <-late.C:
 		next.log.WithField("within", s.cfg.ReadyWithin).Error("a replacement did not begin its work; the worker before goes on")
 	}
 	next.drain()
-	next.over(true, "it was not ready in time")
+	next.over(death{planned: true, reason: "it was not ready in time"})
 	return nil
 }
 

@@ -13,6 +13,7 @@ type gauges struct {
 	m                                              *masterNode
 	leads, workers, running, ready, parcel, waited *prometheus.Desc
 	unserved                                       *prometheus.Desc
+	stages                                         *prometheus.Desc
 }
 
 func newGauges(m *masterNode) *gauges {
@@ -28,12 +29,14 @@ func newGauges(m *masterNode) *gauges {
 		parcel:   desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
 		unserved: desc("catena_runs_unserved", "Runs that wait in a lane that no active worker serves.", "lane"),
 		waited:   desc("catena_lane_waited_seconds", "How long the oldest work of a lane has waited that no worker has claimed.", "lane"),
+		stages: desc("catena_cancellations_total",
+			"Runs that were asked to end, whose code was interrupted, and for which a worker process was replaced, since the cluster began.", "stage"),
 	}
 }
 
 // Describe tells the figures' names.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited, g.unserved} {
+	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited, g.unserved, g.stages} {
 		out <- d
 	}
 }
@@ -50,6 +53,13 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		leads = 1
 	}
 	gauge(g.leads, leads)
+	stages, err := g.m.store.StageCounts(ctx)
+	if err != nil {
+		return
+	}
+	for stage, count := range stages {
+		out <- prometheus.MustNewConstMetric(g.stages, prometheus.CounterValue, float64(count), string(stage))
+	}
 	figures, err := g.m.store.Figures(ctx)
 	if err != nil {
 		return

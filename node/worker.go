@@ -57,6 +57,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	memory := newMemory(ctx)
 	w, err := worker.New(worker.Config{
 		Queues: cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
+		CancelGrace: cancelGrace(cfg), KillGrace: time.Duration(cfg.Worker.KillGrace),
 		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
@@ -80,6 +81,14 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	}
 	defer stop() // the shared server; before waiting for it
 	return w.Run(ctx)
+}
+
+// cancelGrace maps none to what the worker takes for none.
+func cancelGrace(cfg configs.Config) time.Duration {
+	if cfg.Worker.CancelGrace == 0 {
+		return -1
+	}
+	return time.Duration(cfg.Worker.CancelGrace)
 }
 
 // memory measures this process at most once a second.

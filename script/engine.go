@@ -66,6 +66,11 @@ type Call struct {
 	Log      func(level, message string)                                      // the run's log; nil: the engine's
 	Resolve  func(ctx context.Context, pkg string) (*pkgstore.Version, error) // other packages, as the run sees them
 	External bool                                                             // the caller is not of this package: only exports may be called
+	// Stop asks the code to end by itself: when it ends ctx.signal is aborted, with
+	// its cause as the reason. The code goes on until ctx ends. nil: never.
+	Stop context.Context
+	// Listens is called, once, when the code looks at ctx.signal; may be nil.
+	Listens func()
 	// Admit blocks until the code may call out, or returns why it may not any more;
 	// asked before every request. nil: always.
 	Admit func(ctx context.Context) error

@@ -103,6 +103,14 @@ func (inv *invocation) fix(object *goja.Object, name string, value any) {
 	}
 }
 
+// getter defines a property that is computed when it is read.
+func (inv *invocation) getter(object *goja.Object, name string, enumerable goja.Flag, get func() goja.Value) {
+	function := inv.vm.ToValue(func(goja.FunctionCall) goja.Value { return get() })
+	if err := object.DefineAccessorProperty(name, function, nil, goja.FLAG_FALSE, enumerable); err != nil {
+		panic(err)
+	}
+}
+
 func (inv *invocation) console() *goja.Object {
 	console := inv.vm.NewObject()
 	for name, level := range map[string]string{
@@ -216,10 +224,9 @@ func (inv *invocation) contextObject() goja.Value {
 	inv.fix(object, "run", run)
 	inv.fix(object, "step", c.Step)
 	inv.fix(object, "readonly", c.Readonly)
-	cancelled := inv.vm.ToValue(func(goja.FunctionCall) goja.Value { return inv.vm.ToValue(inv.ctx.Err() != nil) })
-	if err := object.DefineAccessorProperty("cancelled", cancelled, nil, goja.FLAG_FALSE, goja.FLAG_TRUE); err != nil {
-		panic(err)
-	}
+	inv.getter(object, "cancelled", goja.FLAG_TRUE, func() goja.Value { return inv.vm.ToValue(inv.abortSignal().aborted()) })
+	// Not among the keys: who prints ctx does not listen.
+	inv.getter(object, "signal", goja.FLAG_FALSE, func() goja.Value { return inv.abortSignal().object })
 	return object
 }
 

@@ -7,11 +7,12 @@ import (
 	"github.com/dop251/goja"
 )
 
-// hostModule makes what require("catena") gives: log, http and now.
+// hostModule makes what require("catena") gives: log, http, sleep and now.
 func (inv *invocation) hostModule() goja.Value {
 	module := inv.vm.NewObject()
 	inv.fix(module, "log", inv.logFunction())
 	inv.fix(module, "http", inv.httpModule())
+	inv.fix(module, "sleep", inv.sleep)
 	inv.fix(module, "now", func(goja.FunctionCall) goja.Value { return inv.vm.ToValue(time.Now().UnixMilli()) })
 	return inv.freeze(module)
 }

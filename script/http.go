@@ -42,6 +42,7 @@ type httpRequest struct {
 	header  http.Header
 	body    string
 	timeout time.Duration
+	signal  *signal // ends it early; may be nil
 }
 
 // httpResponse is what came back, as plain Go values.
@@ -76,6 +77,8 @@ func (inv *invocation) requester(method string) func(goja.FunctionCall) goja.Val
 		switch {
 		case err != nil:
 			settle(reject(inv.newError(err.Error())))
+		case request.signal != nil && request.signal.aborted():
+			settle(reject(request.signal.why()))
 		case inv.call.Context.Readonly && !harmless(request.method):
 			inv.print("info", "would do: "+request.method+" "+request.url.Redacted())
 			settle(resolve(inv.wouldDo()))
@@ -106,7 +109,7 @@ func (inv *invocation) put(object *goja.Object, name string, value any) {
 	}
 }
 
-// readRequest reads (url, {method, headers, body, json, timeout}).
+// readRequest reads (url, {method, headers, body, json, timeout, signal}).
 func (inv *invocation) readRequest(method string, address, options goja.Value) (*httpRequest, error) {
 	target, err := url.Parse(textOf(address))
 	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
@@ -132,6 +135,10 @@ func (inv *invocation) readOptions(request *httpRequest, options *goja.Object) e
 		for _, name := range headers.Keys() {
 			request.header.Set(name, textOf(headers.Get(name)))
 		}
+	}
+	var err error
+	if request.signal, err = inv.readSignal(options); err != nil {
+		return err
 	}
 	if ms := options.Get("timeout"); ms != nil && goja.IsNumber(ms) && ms.ToFloat() > 0 {
 		request.timeout = min(delay(ms), request.timeout)
@@ -179,9 +186,19 @@ func portOf(target *url.URL) int {
 func (inv *invocation) send(request *httpRequest, resolve, reject func(any) error) {
 	failed := inv.newError("")
 	hand := inv.loop.register()
-	ctx := inv.ctx
+	ctx, cancel := context.WithCancel(inv.ctx)
+	unhook := func() bool { return true }
+	if request.signal != nil && inv.call.Stop != nil {
+		unhook = context.AfterFunc(inv.call.Stop, cancel)
+	}
 	inv.outside.Go(func() {
+		defer cancel()
 		response, err := inv.fetchAdmitted(ctx, request)
+		aborted := !unhook()
+		if aborted && err != nil {
+			hand(func() { inv.settle(reject, func() any { return request.signal.why() }) })
+			return
+		}
 		hand(func() { inv.settleResponse(response, err, failed, resolve, reject) })
 	})
 }
@@ -196,24 +213,16 @@ func (inv *invocation) fetchAdmitted(ctx context.Context, request *httpRequest) 
 	return inv.fetch(ctx, request)
 }
 
-// settleResponse runs in the loop. It enters the machine through a function,
-// so that promise jobs run before it returns.
+// settleResponse runs in the loop.
 func (inv *invocation) settleResponse(response *httpResponse, err error, failed *goja.Object, resolve, reject func(any) error) {
-	body := inv.vm.ToValue(func(goja.FunctionCall) goja.Value {
-		settle, value := resolve, failed
-		if err != nil {
+	if err != nil {
+		inv.settle(reject, func() any {
 			inv.put(failed, "message", err.Error())
-			settle = reject
-		} else {
-			value = inv.responseObject(response)
-		}
-		if err := settle(value); err != nil {
-			panic(err)
-		}
-		return goja.Undefined()
-	})
-	function, _ := goja.AssertFunction(body)
-	inv.task(function)
+			return failed
+		})
+		return
+	}
+	inv.settle(resolve, func() any { return inv.responseObject(response) })
 }
 
 func (inv *invocation) responseObject(response *httpResponse) *goja.Object {

@@ -33,6 +33,7 @@ type invocation struct {
 	rejected  []*goja.Promise
 	uncaught  *task.Outcome // of a task of the loop or a rejected promise
 	catena    goja.Value    // the host module, made when first required
+	signal    *signal       // made when first asked for
 	stop      atomic.Pointer[stop]
 	busySince atomic.Int64 // unix nanoseconds since when the machine executes; 0: it waits
 }

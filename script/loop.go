@@ -19,6 +19,7 @@ type loop struct {
 
 	mu    sync.Mutex
 	ready []func()
+	news  []func()      // of nobody who waits; see post
 	wake  chan struct{} // holds one token when ready may be filled
 }
 
@@ -39,6 +40,15 @@ func (l *loop) register() func(task func()) {
 		l.mu.Unlock()
 		l.notify()
 	}
+}
+
+// post adds a task for which no call waits: it keeps the loop from nothing. It
+// may be called from any goroutine.
+func (l *loop) post(task func()) {
+	l.mu.Lock()
+	l.news = append(l.news, task)
+	l.mu.Unlock()
+	l.notify()
 }
 
 // notify makes a waiting loop look around; it never blocks.
@@ -86,12 +96,17 @@ func (l *loop) turn(done func() bool) bool {
 func (l *loop) available() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(len(l.ready), len(l.timers), len(l.immediates))
+	return max(len(l.news)+len(l.ready), len(l.timers), len(l.immediates))
 }
 
 func (l *loop) result() func() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.news) > 0 {
+		task := l.news[0]
+		l.news = l.news[1:]
+		return task
+	}
 	if len(l.ready) == 0 {
 		return nil
 	}

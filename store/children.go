@@ -295,38 +295,6 @@ func cancelSome(ctx context.Context, tx pgx.Tx, parent uuid.UUID, group, by stri
 	if err != nil || len(free)+len(held) == 0 {
 		return false, err
 	}
-	if err := cancelLoose(ctx, tx, free, by); err != nil {
-		return false, err
-	}
-	for _, id := range held[:min(len(held), cancelUnder)] {
-		if err := cancelOne(ctx, tx, id, by); err != nil && task.CodeOf(err) != task.CodeConflict {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// cancelLoose cancels those of the runs that no worker can have.
-func cancelLoose(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, by string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	low, high := bounds(ids)
-	rows, err := tx.Query(ctx, `
-		WITH locked AS MATERIALIZED (
-			SELECT r.id FROM runs r WHERE r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.state IN ('queued', 'waiting') ORDER BY r.id FOR NO KEY UPDATE
-		)
-		UPDATE runs r SET state = 'cancelled', cancel_requested = true, fence = r.fence + 1, parcel = NULL, reason = $4, finished_at = clock_timestamp()
-		FROM locked WHERE r.id = locked.id AND r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 RETURNING r.id`, ids, low, high, clean("cancelled by "+by))
-	if err != nil {
-		return err
-	}
-	done, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil || len(done) == 0 {
-		return err
-	}
-	batch := &pgx.Batch{}
-	batch.Queue(`DELETE FROM ready WHERE run = ANY ($1)`, done)
-	queueCancelled(batch, done, by)
-	return tx.SendBatch(ctx, batch).Close()
+	_, err = cancelRuns(ctx, tx, append(free, held[:min(len(held), cancelUnder)]...), by, false)
+	return err == nil, err
 }

@@ -148,7 +148,7 @@ func TestACancelledRunDoesNotWait(t *testing.T) {
 	ctx := t.Context()
 	w := f.worker()
 	asked := f.claimOne(w)
-	_, err := f.CancelRun(ctx, asked.ID, "anna")
+	_, err := f.CancelRun(ctx, asked.ID, "anna", false)
 	require.NoError(t, err)
 	require.False(t, f.write(store.Batch{Worker: w, Endings: []store.Ending{parked(asked, eventPark("a", ""))}}).Stale[asked.ID])
 	r := f.run(asked.ID)
@@ -158,7 +158,7 @@ func TestACancelledRunDoesNotWait(t *testing.T) {
 
 	c := f.claimOne(w)
 	f.write(store.Batch{Worker: w, Endings: []store.Ending{parked(c, eventPark("a", ""))}})
-	r, err = f.CancelRun(ctx, c.ID, "anna")
+	r, err = f.CancelRun(ctx, c.ID, "anna", false)
 	require.NoError(t, err)
 	require.Equal(t, task.StateCancelled, r.State)
 	require.Zero(t, f.send("a", ""), "its wait has ended")
@@ -209,7 +209,7 @@ func TestChildrenAndTheirParentsCancellation(t *testing.T) {
 	require.NoError(t, err)
 	cancelled := make(chan error, 1)
 	go func() {
-		_, err := f.CancelRun(ctx, parent.ID, "anna")
+		_, err := f.CancelRun(ctx, parent.ID, "anna", false)
 		cancelled <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -240,7 +240,7 @@ func TestChildrenAndTheirParentsCancellation(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uuid.Nil, next)
 	require.Equal(t, task.StateWaiting, f.run(parent.ID).State)
-	_, err = f.CancelRun(ctx, parent.ID, "anna")
+	_, err = f.CancelRun(ctx, parent.ID, "anna", false)
 	require.NoError(t, err)
 	turns := 0
 	for more := true; more; turns++ {

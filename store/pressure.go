@@ -167,7 +167,7 @@ func (s *Store) cancelVictims(ctx context.Context, term int64, victims []victim)
 			if err := holdTerm(ctx, tx, term); err != nil {
 				return err
 			}
-			return cancelOne(ctx, tx, v.id, v.by)
+			return cancelOne(ctx, tx, v.id, v.by, false)
 		})
 		if code := task.CodeOf(err); err != nil && code != task.CodeConflict && code != task.CodeNotFound {
 			return err // else it has ended by itself

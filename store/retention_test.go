@@ -225,7 +225,7 @@ func TestFailedRunsFollowTheState(t *testing.T) {
 	_, err := f.RetryRun(ctx, c.ID, "", "test")
 	require.NoError(t, err)
 	require.Empty(t, state())
-	_, err = f.CancelRun(ctx, c.ID, "me")
+	_, err = f.CancelRun(ctx, c.ID, "me", false)
 	require.NoError(t, err)
 	require.Equal(t, "demo cancelled", state())
 	f.exec(`UPDATE runs SET state = 'quarantined' WHERE id = $1`, c.ID)

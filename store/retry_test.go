@@ -74,7 +74,7 @@ func TestAnEndedRunWaitsForNoTime(t *testing.T) {
 	accepted, _, err := f.InsertRuns(context.Background(), []store.NewRun{{Task: "demo", At: time.Now().Add(time.Hour)}})
 	require.NoError(t, err)
 	require.NotNil(t, f.run(accepted[0].ID).AvailableAt)
-	r, err := f.CancelRun(context.Background(), accepted[0].ID, "ann")
+	r, err := f.CancelRun(context.Background(), accepted[0].ID, "ann", false)
 	require.NoError(t, err)
 	require.Equal(t, task.StateCancelled, r.State)
 	require.Nil(t, r.AvailableAt)

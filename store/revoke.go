@@ -30,14 +30,16 @@ type lostParcel struct {
 	lane    string
 	runs    []uuid.UUID
 	worker  int64
-	counted bool // its worker died rather than being stopped
+	counted bool       // its worker died rather than being stopped or killed
+	guilty  *uuid.UUID // the run for which its worker was killed
 }
 
 // Revoke takes back the claimed parcels of workers that are no longer live, a
 // bounded number at once: each unfinished run gets a new fence and goes to its
 // queue's suspect lane with its retry budget untouched. It keeps its place of a
 // concurrency limit and takes a new token of a rate limit. A run that was alone
-// there when its worker died, for the third time, is quarantined.
+// there when its worker died, or for which its worker was killed, for the third
+// time, is quarantined.
 // more reports that further parcels wait.
 func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, more bool, err error) {
 	err = s.inTx(ctx, "revoke parcels of lost workers", func(tx pgx.Tx) error {
@@ -58,7 +60,7 @@ func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, more
 
 func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost', false)
+		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost' AND NOT w.killed, false), w.guilty
 		FROM parcels p LEFT JOIN workers w ON w.epoch = p.worker
 		WHERE p.state = 'claimed' AND coalesce(w.state NOT IN ('active', 'draining'), true)
 		ORDER BY p.id LIMIT $1 FOR UPDATE OF p SKIP LOCKED`, revokeLimit)
@@ -66,26 +68,28 @@ func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p lostParcel, err error) {
-		err = row.Scan(&p.id, &p.lane, &p.runs, &p.worker, &p.counted)
+		err = row.Scan(&p.id, &p.lane, &p.runs, &p.worker, &p.counted, &p.guilty)
 		return p, err
 	})
 }
 
 // The runs are locked in id order first, as steps do.
 const revokeStatement = `
-	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[]) AS p(id, kills, worker)
+	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $8::uuid[]) AS p(id, kills, worker, guilty)
 	), locked AS MATERIALIZED (
 		SELECT r.id, r.parcel FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
 			AND r.state IN ('dispatched', 'running') ORDER BY r.id FOR NO KEY UPDATE
+	), blamed AS (
+		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills FROM locked l JOIN p ON p.id = l.parcel
 	), u AS (
-		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills::int, parcel = NULL, worker = p.worker,
-			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills::int >= $7 THEN 'quarantined' ELSE 'queued' END,
-			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills::int >= $7 THEN clock_timestamp() END,
+		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills, parcel = NULL, worker = p.worker,
+			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills >= $7 THEN 'quarantined' ELSE 'queued' END,
+			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills >= $7 THEN clock_timestamp() END,
 			reason = CASE WHEN r.cancel_requested THEN 'cancelled on request; its worker was lost'
-				WHEN r.kills + p.kills::int >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills::int || ' times while it ran alone'
+				WHEN r.kills + p.kills >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills || ' times while it ran alone'
 				ELSE 'its worker was lost' END,
 			available_at = clock_timestamp()
-		FROM locked JOIN p ON p.id = locked.parcel WHERE r.id = locked.id AND r.id = ANY ($4) AND r.id BETWEEN $5 AND $6
+		FROM blamed p WHERE r.id = p.id AND r.id = ANY ($4) AND r.id BETWEEN $5 AND $6
 		RETURNING r.id, r.task, r.state, coalesce(r.lane, r.queue) AS lane, r.priority, r.revision, p.worker, r.created_at, r.rate_key
 	), queued AS (
 		INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key)
@@ -96,9 +100,10 @@ const revokeStatement = `
 
 func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked, error) {
 	ids, kills, workers := make([]int64, len(parcels)), make([]bool, len(parcels)), make([]int64, len(parcels))
+	guilty := make([]*uuid.UUID, len(parcels))
 	var runs []uuid.UUID
 	for i, p := range parcels {
-		ids[i], kills[i], workers[i] = p.id, p.counted && Suspect(p.lane), p.worker
+		ids[i], kills[i], workers[i], guilty[i] = p.id, p.counted && Suspect(p.lane), p.worker, p.guilty
 		runs = append(runs, p.runs...)
 	}
 	slices.SortFunc(runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
@@ -108,7 +113,7 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	if err := tx.SendBatch(ctx, settings).Close(); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter)
+	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter, guilty)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,8 @@ import (
 
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
-	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text, r.parent, coalesce(r.parent_path, '') `
+	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text, r.parent, coalesce(r.parent_path, ''),
+	r.cancel_requested_at, r.interrupted_at, r.killed_at `
 
 const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
@@ -25,7 +26,8 @@ func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	var outcome, params, packages, tail *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
 		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
-		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail, &r.Parent, &r.ParentPath)
+		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail, &r.Parent, &r.ParentPath,
+		&r.CancelAskedAt, &r.InterruptedAt, &r.KilledAt)
 	if err != nil {
 		return r, err
 	}
@@ -117,60 +119,23 @@ func (s *Store) Finished(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]ta
 	return done, wrap(err, "look for finished runs")
 }
 
-// CancelRun ends a run that no worker has claimed at once, and asks the worker
-// otherwise: the answer then has CancelRequested set. A run that has ended is a
-// conflict. Locks are taken in the order run, parcel, ready, as a worker's
-// writes do; a clash with the dispatcher's other order is a deadlock that is retried.
-func (s *Store) CancelRun(ctx context.Context, id uuid.UUID, by string) (task.Run, error) {
-	err := s.inTx(ctx, "cancel run "+id.String(), func(tx pgx.Tx) error { return cancelOne(ctx, tx, id, by) })
-	if err != nil {
-		return task.Run{}, err
-	}
-	return s.Run(ctx, id)
-}
-
-func cancelOne(ctx context.Context, tx pgx.Tx, id uuid.UUID, by string) error {
-	var state task.State
-	var parcel, worker *int64
-	err := tx.QueryRow(ctx, `SELECT state, parcel FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &parcel)
-	switch {
-	case isMissing(err):
-		return noRun(id)
-	case err != nil:
-		return err
-	case state.Terminal():
-		return task.Errorf(task.CodeConflict, "run %s has ended: it is %s", id, state)
-	}
-	// Waits for a claim under way: after it the worker is known.
-	err = tx.QueryRow(ctx, `SELECT worker FROM parcels WHERE id = $1 FOR UPDATE`, parcel).Scan(&worker)
-	if err != nil && !isMissing(err) {
-		return err
-	}
-	batch := &pgx.Batch{}
-	if worker == nil {
-		batch.Queue(`DELETE FROM ready WHERE run = $1`, id)
-		batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL,
-			reason = $2, finished_at = clock_timestamp() WHERE id = $1`, id, clean("cancelled by "+by))
-		queueCancelled(batch, []uuid.UUID{id}, by)
-		return tx.SendBatch(ctx, batch).Close()
-	}
-	batch.Queue(`UPDATE runs SET cancel_requested = true, reason = $2 WHERE id = $1`, id, clean("cancel asked by "+by))
-	batch.Queue(`INSERT INTO cancels (run, worker) VALUES ($1, $2) ON CONFLICT (run) DO UPDATE SET worker = excluded.worker`, id, *worker)
-	batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(*worker, 10))
-	queueChildCancels(batch, []uuid.UUID{id}, by)
-	return tx.SendBatch(ctx, batch).Close()
-}
-
 // RetryRun puts a run that did not succeed back to queued with a fresh retry
 // budget and the package versions of now. from names the step to go on at, by
 // path or name; the outcomes of the steps before it are reused. "" goes on
 // after the last step that succeeded. by is recorded with the run and in its log.
 func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from, by string) (task.Run, error) {
-	// Its logs may have been dropped before the run itself.
-	if err := s.ensurePartition(ctx, "run_logs", timeOf(id).UTC().Truncate(day)); err != nil {
+	if err := s.retryRun(ctx, id, from, by); err != nil {
 		return task.Run{}, err
 	}
-	err := s.inTx(ctx, "retry run "+id.String(), func(tx pgx.Tx) error {
+	return s.Run(ctx, id)
+}
+
+func (s *Store) retryRun(ctx context.Context, id uuid.UUID, from, by string) error {
+	// Its logs may have been dropped before the run itself.
+	if err := s.ensurePartition(ctx, "run_logs", timeOf(id).UTC().Truncate(day)); err != nil {
+		return err
+	}
+	return s.inTx(ctx, "retry run "+id.String(), func(tx pgx.Tx) error {
 		var state task.State
 		var tail *string
 		err := tx.QueryRow(ctx, `SELECT state, tail::text FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &tail)
@@ -189,10 +154,6 @@ func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from, by string) (ta
 		}
 		return requeueByHand(ctx, tx, id, kept, next, by)
 	})
-	if err != nil {
-		return task.Run{}, err
-	}
-	return s.Run(ctx, id)
 }
 
 // keepSteps decides which steps a retried run goes on after, and names the one
@@ -244,7 +205,7 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 			string(outcome), nullText(string(st.Vars)), st.StartedAt, st.FinishedAt)
 	}
 	batch.Queue(`UPDATE runs SET state = 'queued', attempt = 1, kills = 0, fence = fence + 1, parcel = NULL, release = NULL,
-		cancel_requested = false, outcome = NULL, reason = NULL, tail = NULL, started_at = NULL, finished_at = NULL,
+		cancel_requested = false, cancel_requested_at = NULL, interrupted_at = NULL, killed_at = NULL, outcome = NULL, reason = NULL, tail = NULL, started_at = NULL, finished_at = NULL,
 		available_at = NULL, retried_at = clock_timestamp(), retried_by = $2 WHERE id = $1`, id, clean(by))
 	line := "retried by " + by
 	if next != "" {

@@ -421,12 +421,12 @@ func TestCancelOfAnUnclaimedRunNeverRunsIt(t *testing.T) {
 	ctx := context.Background()
 	w := f.worker()
 	ids, parcels := f.submit(1)
-	r, err := f.CancelRun(ctx, ids[0], "ann")
+	r, err := f.CancelRun(ctx, ids[0], "ann", false)
 	require.NoError(t, err)
 	require.Equal(t, task.StateCancelled, r.State)
 	require.Empty(t, f.claim(w, parcels[0]))
 	require.Zero(t, f.exec(`UPDATE parcels SET lane = lane`), "the empty parcel stays with its worker")
-	_, err = f.CancelRun(ctx, ids[0], "ann")
+	_, err = f.CancelRun(ctx, ids[0], "ann", false)
 	require.Equal(t, task.CodeConflict, task.CodeOf(err))
 }
 
@@ -442,7 +442,7 @@ func TestCancelThatMeetsAClaimWaitsForIt(t *testing.T) {
 	require.NoError(t, err)
 	cancelled := make(chan task.Run, 1)
 	go func() {
-		r, err := f.CancelRun(ctx, ids[0], "ann")
+		r, err := f.CancelRun(ctx, ids[0], "ann", false)
 		if err != nil {
 			t.Error(err)
 		}
@@ -460,7 +460,7 @@ func TestCancelThatMeetsAClaimWaitsForIt(t *testing.T) {
 	require.True(t, r.CancelRequested)
 	answer, err := f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
 	require.NoError(t, err)
-	require.Equal(t, ids, answer.Cancel)
+	require.Equal(t, []store.CancelAsk{{Run: ids[0]}}, answer.Cancel)
 
 	again := store.Ending{Run: ids[0], Fence: 1, State: task.StateQueued, Attempt: 2}
 	require.False(t, f.write(store.Batch{Worker: w, Endings: []store.Ending{again}}).Stale[ids[0]])
@@ -473,7 +473,7 @@ func TestACancelledRunOfALostWorkerStaysCancelled(t *testing.T) {
 	ctx := context.Background()
 	w := f.worker()
 	c := f.claimOne(w)
-	_, err := f.CancelRun(ctx, c.ID, "ann")
+	_, err := f.CancelRun(ctx, c.ID, "ann", false)
 	require.NoError(t, err)
 	require.NoError(t, f.EndWorker(ctx, w, task.WorkerLost, "killed"))
 	revoked := f.revoke()

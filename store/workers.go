@@ -35,7 +35,13 @@ type Beat struct {
 // BeatAnswer is what it hears.
 type BeatAnswer struct {
 	Revoked bool        // the epoch is over: interrupt everything, write nothing
-	Cancel  []uuid.UUID // runs of this worker that somebody wants cancelled
+	Cancel  []CancelAsk // runs of this worker that somebody wants cancelled
+}
+
+// CancelAsk is a run that somebody wants cancelled.
+type CancelAsk struct {
+	Run    uuid.UUID
+	AtOnce bool // without a grace
 }
 
 // Beat records a sign of life on a connection of its own.
@@ -51,8 +57,8 @@ func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error)
 			}
 			return err
 		})
-	batch.Queue(`SELECT run FROM cancels WHERE worker = $1`, b.Epoch).Query(func(rows pgx.Rows) (err error) {
-		answer.Cancel, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	batch.Queue(`SELECT run, at_once FROM cancels WHERE worker = $1`, b.Epoch).Query(func(rows pgx.Rows) (err error) {
+		answer.Cancel, err = pgx.CollectRows(rows, pgx.RowToStructByPos[CancelAsk])
 		return err
 	})
 	return answer, wrap(s.beats.SendBatch(ctx, batch).Close(), "send a heartbeat")
@@ -64,6 +70,24 @@ func (s *Store) EndWorker(ctx context.Context, epoch int64, state task.WorkerSta
 	_, err := s.beats.Exec(ctx, `UPDATE workers SET state = $2, reason = $3, ended_at = clock_timestamp()
 		WHERE epoch = $1 AND state IN ('active', 'draining')`, epoch, state, clean(reason))
 	return wrap(err, "record the end of a worker")
+}
+
+// KillWorker records that a worker was killed for its memory. That is a death
+// which its supervisor caused, so it counts against one run at most: the only one
+// that the worker had, else the one of a suspect lane. That run is returned.
+func (s *Store) KillWorker(ctx context.Context, epoch int64, reason string) (guilty *uuid.UUID, err error) {
+	err = s.beats.QueryRow(ctx, `
+		UPDATE workers SET state = 'lost', killed = true, reason = $2, ended_at = clock_timestamp(), guilty = (
+			SELECT CASE WHEN count(*) = 1 THEN (array_agg(u.id))[1]
+				WHEN count(*) FILTER (WHERE u.suspect) = 1 THEN (array_agg(u.id) FILTER (WHERE u.suspect))[1] END
+			FROM (SELECT r.id, p.lane LIKE 'suspect:%' AS suspect FROM parcels p
+				JOIN runs r ON r.id = ANY (p.runs) AND r.parcel = p.id AND r.state IN ('dispatched', 'running')
+				WHERE p.worker = $1 AND p.state = 'claimed') u)
+		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING guilty`, epoch, clean(reason)).Scan(&guilty)
+	if isMissing(err) {
+		return nil, nil
+	}
+	return guilty, wrap(err, "record the end of a worker")
 }
 
 // MarkLost marks the workers that fell silent and returns their ids.

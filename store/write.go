@@ -53,10 +53,11 @@ type Batch struct {
 	Steps   []StepRow
 	Endings []Ending
 	Logs    []LogRow
+	Stages  []StageRow
 	Parcels []int64 // that are done once this is committed
 }
 
-// Rows counts what the batch writes.
+// Rows counts what the batch writes and the database may refuse.
 func (b *Batch) Rows() int { return len(b.Steps) + len(b.Endings) + len(b.Logs) }
 
 // Written answers a Batch. Stale runs are no longer the worker's: nothing of
@@ -121,7 +122,7 @@ func (s *Store) bisect(ctx context.Context, b Batch, cause error, out *Written) 
 		b.Endings = []Ending{e.refuse(cause)}
 		return s.write(ctx, b, out)
 	}
-	return s.write(ctx, Batch{Worker: b.Worker, Parcels: b.Parcels}, out)
+	return s.write(ctx, Batch{Worker: b.Worker, Stages: b.Stages, Parcels: b.Parcels}, out)
 }
 
 // split halves a batch of two rows or more: first by kind, then by count. The
@@ -159,6 +160,7 @@ func (s *Store) writeOnce(ctx context.Context, b Batch, written map[uuid.UUID]bo
 		return err
 	}
 	queueLogs(batch, b.Logs)
+	queueStages(batch, b.Stages) // before the endings, which may raise the fence
 	queueSteps(batch, b.allSteps(), note)
 	queueStops(batch, b.Endings)
 	queueEndings(batch, b, note)
@@ -268,7 +270,8 @@ const requeueRuns = `
 	), u AS (
 		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
-			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json, reason = i.reason,
+			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json,
+			reason = CASE WHEN r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') ELSE i.reason END,
 			packages = ` + allPackages + `, started_at = coalesce(r.started_at, i.started_at), worker = $8,
 			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
 		FROM i WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $10 AND $11 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')

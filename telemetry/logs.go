@@ -80,12 +80,17 @@ func redactStringer(v fmt.Stringer) (text string) {
 	return Redact(v.String())
 }
 
-// IsTerminal reports whether a person reads out directly.
+// IsTerminal reports whether a person reads out directly. The null device is none,
+// whatever name it was opened by, such as that of standard input.
 func IsTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && file.Name() != os.DevNull
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }

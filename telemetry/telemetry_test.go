@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -68,6 +69,11 @@ func TestAFileIsNoTerminal(t *testing.T) {
 	defer file.Close()
 	require.False(t, telemetry.IsTerminal(file))
 	require.False(t, telemetry.IsTerminal(&bytes.Buffer{}))
+	fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY, 0)
+	require.NoError(t, err)
+	null := os.NewFile(uintptr(fd), "/dev/stdin")
+	defer null.Close()
+	require.False(t, telemetry.IsTerminal(null))
 }
 
 func TestRegistryTellsOfProcessAndBuild(t *testing.T) {

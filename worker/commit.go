@@ -33,6 +33,7 @@ type committer struct {
 	steps   []pendingStep
 	endings []pendingEnding
 	logs    []store.LogRow
+	stages  []store.StageRow
 	logged  time.Time // of the oldest waiting log line
 	busy    bool
 	closed  bool
@@ -113,6 +114,15 @@ func (c *committer) log(row store.LogRow) {
 	}
 }
 
+// stage hands over that a run reached a stage of its cancellation; it is written
+// before the end of the attempt, if that is handed over later.
+func (c *committer) stage(row store.StageRow) {
+	c.mu.Lock()
+	c.stages = append(c.stages, row)
+	c.mu.Unlock()
+	c.signal()
+}
+
 // loop commits until ctx ends; then nothing more is written.
 func (c *committer) loop(ctx context.Context) {
 	defer close(c.idle)
@@ -152,7 +162,7 @@ func (c *committer) finish(patience time.Duration) {
 	defer check.Stop()
 	for {
 		c.mu.Lock()
-		empty := !c.busy && len(c.steps)+len(c.endings)+len(c.logs) == 0
+		empty := !c.busy && len(c.steps)+len(c.endings)+len(c.logs)+len(c.stages) == 0
 		c.logged = time.Time{} // do not wait for more lines
 		c.mu.Unlock()
 		if empty {
@@ -177,7 +187,7 @@ type pendingBatch struct {
 }
 
 func (b *pendingBatch) empty() bool {
-	return b.Rows() == 0 && len(b.Parcels) == 0 && len(b.endings) == 0
+	return b.Rows() == 0 && len(b.Stages) == 0 && len(b.Parcels) == 0 && len(b.endings) == 0
 }
 
 // take gathers the next batch. Log lines alone wait a moment for company.
@@ -185,6 +195,7 @@ func (c *committer) take() *pendingBatch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := &pendingBatch{Batch: store.Batch{Worker: c.session.epoch}}
+	b.Stages, c.stages = c.stages, nil
 	n := min(len(c.steps), maxRows)
 	b.steps, c.steps = c.steps[:n:n], c.steps[n:]
 	n = min(len(c.endings), maxRows-n)

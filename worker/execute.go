@@ -40,7 +40,12 @@ type job struct {
 	ended     func()
 	logs      *runLog
 	ctx       context.Context // of the attempt
-	over      atomic.Bool     // its ending was handed over, or nobody wants it
+	soft      context.Context // ends before ctx when the run is told to end
+	halt      halt
+	calls     atomic.Int32 // of package code under way
+	listening atomic.Int32 // those that look at ctx.signal
+	revision  atomic.Pointer[prepared]
+	over      atomic.Bool // its ending was handed over, or nobody wants it
 
 	mu       sync.Mutex
 	packages []usedPackage
@@ -54,12 +59,14 @@ func (s *session) execute(work context.Context, j *job) {
 	ctx, cancel := context.WithCancelCause(work)
 	defer cancel(nil)
 	j.ctx, j.interrupt, j.startedAt = ctx, cancel, time.Now()
+	j.soft, j.halt.stop = context.WithCancelCause(ctx)
+	defer j.halted()
 	j.logs = &runLog{job: j, left: s.cfg.LogLimit}
 	if !s.enter(j) {
 		s.release([]*job{j})
 		return
 	}
-	if err := s.gate.pass(ctx); err != nil {
+	if err := s.gate.pass(j.soft); err != nil {
 		s.leave(j)
 		if errors.Is(err, errDrained) || errors.Is(err, errCancelled) {
 			s.release([]*job{j}) // what was cancelled does not go again
@@ -83,8 +90,8 @@ func (s *session) enter(j *job) bool {
 		return false
 	}
 	s.live[j.claimed.ID] = j
-	if s.cancelAsked[j.claimed.ID] {
-		j.interrupt(errCancelled)
+	if atOnce, asked := s.cancelAsked[j.claimed.ID]; asked {
+		j.ask(errCancelled, atOnce)
 	}
 	return true
 }
@@ -123,23 +130,24 @@ func (j *job) guarded(ctx context.Context) (ending *store.Ending) {
 
 // attempt runs the chain and says how it ended; nil when the run is no longer ours.
 func (j *job) attempt(ctx context.Context) *store.Ending {
-	prepared, err := j.session.revisions.get(ctx, j.claimed.Revision)
+	prepared, err := j.session.revisions.get(j.soft, j.claimed.Revision)
 	if err != nil {
-		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, err)
+		return j.settle(prepared, chain.Result{Outcome: task.Fail(err.Error())}, err)
 	}
+	j.revision.Store(prepared)
 	params, err := mergeParams(prepared.Params, j.claimed.Params)
 	if err != nil {
-		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
+		return j.settle(prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, prepared.Timeout, errTimedOut)
-	defer cancel()
+	limit := time.AfterFunc(prepared.Timeout, func() { j.ask(errTimedOut, false) })
+	defer limit.Stop()
 	options := chain.Options{
 		Run:    chain.RunInfo{ID: j.claimed.ID, Task: j.claimed.Task, Attempt: j.claimed.Attempt, DueAt: j.claimed.DueAt},
 		Params: params, Done: j.claimed.Done, Invoker: j, Starter: j, Spawner: j, Log: j.logs.line, MaxOutcome: j.session.cfg.MaxOutcome,
-		Park: true, Waits: j.waits(),
+		Park: true, Waits: j.waits(), Stop: j.soft.Done(),
 	}
 	if options.Entry, err = j.entry(); err != nil {
-		return j.settle(ctx, prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
+		return j.settle(prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
 	}
 	if prepared.Durable {
 		options.Commit = j.commitStep
@@ -148,14 +156,14 @@ func (j *job) attempt(ctx context.Context) *store.Ending {
 	if err == nil && result.Parked != nil {
 		return j.parked(result)
 	}
-	return j.settle(ctx, prepared, result, err)
+	return j.settle(prepared, result, err)
 }
 
 // settle turns the end of an attempt into what is to be written.
-func (j *job) settle(ctx context.Context, rev *prepared, result chain.Result, err error) *store.Ending {
-	cause := context.Cause(ctx)
-	if deadline, ok := ctx.Deadline(); ok && cause == nil && !time.Now().Before(deadline) {
-		cause = errTimedOut // package code watches the same deadline and may be the first to notice
+func (j *job) settle(rev *prepared, result chain.Result, err error) *store.Ending {
+	cause := context.Cause(j.soft)
+	if errors.Is(context.Cause(j.ctx), errRevoked) {
+		cause = errRevoked // whatever it was told before
 	}
 	if result.Outcome.Success && err == nil {
 		cause = nil // it was faster than whatever wanted to stop it
@@ -231,9 +239,20 @@ func (j *job) commitStep(ctx context.Context, step task.Step) error {
 // pinned to.
 func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
 	s := j.session
-	if err := s.gate.pass(ctx); err != nil {
+	j.calls.Add(1) // before looking whether the run is to end: see ask
+	defer j.calls.Add(-1)
+	if err := s.gate.pass(j.soft); err != nil {
 		return task.Fail(err.Error())
 	}
+	if j.soft.Err() != nil {
+		return task.Fail(context.Cause(j.soft).Error())
+	}
+	listens := false
+	defer func() {
+		if listens {
+			j.listening.Add(-1)
+		}
+	}()
 	version, err := j.resolve(ctx, call.Ref.Package)
 	if err != nil {
 		return task.Fail(err.Error())
@@ -242,6 +261,7 @@ func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
 		Version: version, Module: call.Ref.Module, Function: call.Ref.Function, Input: call.Input, External: true,
 		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step},
 		Log:     func(level, message string) { j.logs.line(level, call.Step, message) },
+		Stop:    j.soft, Listens: func() { listens = true; j.listening.Add(1) },
 		Resolve: j.resolve, Admit: s.gate.pass,
 	})
 }

@@ -114,11 +114,11 @@ func (j *job) Spawn(ctx context.Context, s chain.Spawn) error {
 // waits, and the keys make the repetition safe.
 func (j *job) submit(ctx context.Context, requests []dispatch.Request) ([]dispatch.Accepted, error) {
 	for {
-		if err := j.session.gate.pass(ctx); err != nil {
+		if err := j.session.gate.pass(j.soft); err != nil {
 			return nil, err
 		}
 		accepted, err := j.session.deps.Dispatch.Submit(ctx, requests)
-		if err == nil || !store.Unreachable(err) || ctx.Err() != nil {
+		if err == nil || !store.Unreachable(err) || ctx.Err() != nil || j.soft.Err() != nil {
 			return accepted, err
 		}
 		pause(ctx, 200*time.Millisecond)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,14 +13,6 @@ import (
 	"github.com/catena-run/catena/queue"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
-)
-
-// Why a run is interrupted.
-var (
-	errTimedOut  = errors.New("timed out")
-	errCancelled = errors.New("cancelled")
-	errDrained   = errors.New("the worker is shutting down")
-	errRevoked   = errors.New("the run was taken back from this worker")
 )
 
 const (
@@ -50,7 +41,8 @@ type session struct {
 	consumers map[string]queue.Consumer
 	held      map[int64]bool // parcels claimed and not done
 	draining  bool
-	// cancelAsked are the runs that the last heartbeat's answer named.
+	// cancelAsked are the runs that the last heartbeat's answer named, and whether
+	// they are to end without a grace.
 	cancelAsked map[uuid.UUID]bool
 	costs       costs
 
@@ -272,22 +264,22 @@ func (s *session) beat(ctx context.Context) {
 	}
 	s.gate.beat(sent)
 	asked := make(map[uuid.UUID]bool, len(answer.Cancel))
-	for _, id := range answer.Cancel {
-		asked[id] = true
+	for _, ask := range answer.Cancel {
+		asked[ask.Run] = ask.AtOnce
 	}
 	s.mu.Lock()
 	s.cancelAsked = asked
 	s.mu.Unlock()
-	for id := range asked {
-		s.interrupt(id, errCancelled)
+	for id, atOnce := range asked {
+		s.cancel(id, atOnce)
 	}
 }
 
-func (s *session) interrupt(id uuid.UUID, cause error) {
+func (s *session) cancel(id uuid.UUID, atOnce bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if j, ok := s.live[id]; ok {
-		j.interrupt(cause)
+		j.ask(errCancelled, atOnce)
 	}
 }
 

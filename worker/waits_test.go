@@ -278,7 +278,7 @@ func TestCancellingAParentCancelsTheWholeTree(t *testing.T) {
 	c.work(nil)
 	id := c.submit("grandparent")
 	require.Eventually(t, func() bool { return c.count(`SELECT count(*) FROM waits WHERE kind = 'event'`) == 40 }, patience, 5*time.Millisecond)
-	run, err := c.store.CancelRun(t.Context(), id, "anna")
+	run, err := c.store.CancelRun(t.Context(), id, "anna", false)
 	require.NoError(t, err)
 	require.Equal(t, task.StateCancelled, run.State)
 	require.Eventually(t, func() bool { return c.count(`SELECT count(*) FROM runs WHERE finished_at IS NULL`) == 0 }, patience, 5*time.Millisecond)

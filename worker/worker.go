@@ -37,6 +37,8 @@ type Config struct {
 	Tags         []string      // a task with tags runs where all of them are
 	Slots        int           // runs at once; default 32
 	DrainTimeout time.Duration // how long running work may go on at shutdown; default 30s
+	CancelGrace  time.Duration // for code to end by itself once its run is cancelled; default 5s, negative: none
+	KillGrace    time.Duration // for code to end once it was interrupted, before the process is replaced; default 5s
 	LogLimit     int64         // bytes of log kept per attempt of a run; default 1 MiB
 	MaxOutcome   int           // bytes of one step's outcome; default 1 MiB
 	Host         string        // default the machine's name
@@ -54,6 +56,12 @@ func (c Config) Normalize() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 30 * time.Second
+	}
+	if c.CancelGrace == 0 {
+		c.CancelGrace = 5 * time.Second
+	}
+	if c.KillGrace == 0 {
+		c.KillGrace = 5 * time.Second
 	}
 	if c.LogLimit == 0 {
 		c.LogLimit = 1 << 20

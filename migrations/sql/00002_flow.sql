@@ -191,6 +191,21 @@ ALTER TABLE run_keys ADD COLUMN passed_on boolean NOT NULL DEFAULT false;   -- d
 ALTER TABLE run_keys ADD COLUMN at timestamptz;   -- not before, as asked for; with the run's params it tells a repetition from another request
 CREATE INDEX runs_parent ON runs (parent, id) WHERE parent IS NOT NULL;
 
+ALTER TABLE cancels ADD COLUMN at_once boolean NOT NULL DEFAULT false;
+
+-- How often each stage of a cancellation was reached, for the metrics.
+CREATE TABLE cancel_stages (
+    stage text PRIMARY KEY CHECK (stage IN ('requested', 'interrupted', 'killed')),
+    count bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+INSERT INTO cancel_stages (stage) VALUES ('requested'), ('interrupted'), ('killed');
+
+-- A worker that its supervisor killed for its memory, and the run that did it,
+-- where that can be told.
+ALTER TABLE workers
+    ADD COLUMN killed boolean NOT NULL DEFAULT false,
+    ADD COLUMN guilty uuid;
+
 -- What a run occupies until it has ended: a place of a concurrency limit, or
 -- its place among the children that its parent waits for.
 CREATE TABLE holds (
@@ -370,7 +385,9 @@ ALTER TABLE schedules DROP COLUMN interval_ms, DROP COLUMN offset_ms, DROP COLUM
     DROP COLUMN ends_at, DROP COLUMN jitter_ms, DROP COLUMN dst, DROP COLUMN catch_up_ms, DROP COLUMN buffer, DROP COLUMN pause_on_failure, DROP COLUMN note,
     ADD CONSTRAINT schedules_overlap_check CHECK (overlap IN ('skip', 'allow-all')),
     ADD CONSTRAINT schedules_check CHECK (num_nonnulls(cron, at) = 1);
-ALTER TABLE workers DROP COLUMN tags;
+ALTER TABLE workers DROP COLUMN tags, DROP COLUMN killed, DROP COLUMN guilty;
+ALTER TABLE cancels DROP COLUMN at_once;
+DROP TABLE cancel_stages;
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION tasks_revise() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

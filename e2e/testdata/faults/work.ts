@@ -1,4 +1,4 @@
-import { http, now } from "catena";
+import { http, now, sleep } from "catena";
 
 interface Input {
   recorder: string;
@@ -40,4 +40,19 @@ export async function hold(input: { megabytes: number; ms: number }) {
   }
   await new Promise((done) => setTimeout(done, input.ms));
   return { held: held.length };
+}
+
+// stubborn tells the recorder and goes on until it is stopped, each in its way:
+// it obeys the signal, spins, or sits in a native operation that no interrupt reaches.
+export async function stubborn(input: Input & { how: string }, ctx: Context & { signal: unknown }) {
+  await step({ ...input, step: 0 }, ctx);
+  switch (input.how) {
+    case "obeys":
+      await sleep(3_600_000, { signal: ctx.signal });
+      break;
+    case "spins":
+      for (;;);
+    case "hangs":
+      return /^(?=a)(a+)+\1$/.test("a".repeat(60) + "b");
+  }
 }
