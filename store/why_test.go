@@ -77,7 +77,7 @@ func TestWhyOfEveryWait(t *testing.T) {
 	require.Contains(t, f.why(ids[2]).Sentence, "behind run "+ids[1].String())
 
 	f.exec(`UPDATE runs SET state = 'waiting' WHERE id = $1`, demo)
-	f.exec(`INSERT INTO waits (run, iteration, path, kind, task, name, key) VALUES ($1, 0, '2', 'event', 'demo', 'paid', '17')`, demo)
+	f.exec(`INSERT INTO waits (run, attempt, iteration, path, kind, task, name, key) VALUES ($1, 1, 0, '2', 'event', 'demo', 'paid', '17')`, demo)
 	require.Contains(t, f.why(demo).Sentence, `at item 2 it waits for event paid with the key "17"`)
 
 	f.write(store.Batch{Worker: w, Endings: []store.Ending{ended(c)}})
