@@ -162,7 +162,7 @@ func TestBulkCancelAndRetry(t *testing.T) {
 	f.submit(many)
 	_, _, err := f.InsertRuns(ctx, []store.NewRun{{Task: "other"}, {Task: "other", At: time.Now().Add(time.Hour)}})
 	require.NoError(t, err)
-	f.exec(`INSERT INTO waits (run, iteration, path, kind, task) SELECT id, 0, '0', 'event', task FROM runs WHERE task = 'other' AND available_at IS NOT NULL`)
+	f.exec(`INSERT INTO waits (run, attempt, iteration, path, kind, task) SELECT id, 1, 0, '0', 'event', task FROM runs WHERE task = 'other' AND available_at IS NOT NULL`)
 
 	cancel := func(ctx context.Context, f2 store.RunFilter) (store.BulkStep, error) {
 		return f.CancelRuns(ctx, f2, "ann", false)
