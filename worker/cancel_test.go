@@ -48,7 +48,7 @@ func TestCancelGoesInStages(t *testing.T) {
 	for _, tt := range []string{"listens", "catches", "slow", "deaf", "waits"} {
 		c.apply("name: " + tt + "\nchain: [{call: 'pkg:m?" + tt + "', retry: {attempts: 3}, catch: [{call: 'pkg:m?after'}]}, {call: 'pkg:m?after'}]\nretry: {attempts: 3}\n")
 	}
-	c.apply("name: delays\nchain: [{call: 'pkg:m?listens', when: 'false'}, {delay: 1h}, {call: 'pkg:m?after'}]\n")
+	c.apply("name: delays\nchain: [{call: 'pkg:m?listens', when: 'false'}, {do: [{delay: 1h}]}, {call: 'pkg:m?after'}]\n")
 	c.work(graces(2*time.Second, time.Minute))
 	for _, tt := range []struct {
 		task        string
