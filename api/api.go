@@ -47,6 +47,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.runRoutes()
 	s.waitRoutes()
 	s.bulkRoutes()
+	s.readonlyRoutes()
 	s.packageRoutes()
 	s.adminRoutes()
 	allowNull(s.api.OpenAPI().Components.Schemas.Map())

@@ -15,6 +15,7 @@ import (
 // applied is the content of task files.
 type applied struct {
 	definitions []task.Definition
+	tasks       []chain.TaskFile
 	calendars   []task.NamedCalendar
 }
 
@@ -54,7 +55,7 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 	if err := s.checkSchedules(ctx, tasks, calendars); err != nil {
 		return applied{}, err
 	}
-	out := applied{calendars: calendars.list}
+	out := applied{tasks: tasks, calendars: calendars.list}
 	for _, t := range tasks {
 		out.definitions = append(out.definitions, t.Definition)
 	}

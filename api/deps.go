@@ -60,6 +60,7 @@ type Records interface {
 	Fires(ctx context.Context, filter store.FireFilter) ([]task.Fire, error)
 	Workers(ctx context.Context, all bool) ([]task.Worker, error)
 	Stats(ctx context.Context) (task.Stats, error)
+	Costs(ctx context.Context) ([]task.Cost, error)
 }
 
 // Submitter accepts runs in one durable commit.
@@ -94,7 +95,7 @@ type Audit interface {
 type Check = client.Check
 
 // Deps are the parts that the API calls. All are required but Metrics, Live
-// and Ready, whose paths answer 404 without them.
+// and Ready, whose paths answer 404 without them, and Readonly.
 type Deps struct {
 	Tasks         Tasks
 	Calendars     Calendars
@@ -108,6 +109,7 @@ type Deps struct {
 	Authenticator Authenticator
 	Audit         Audit
 	Doctor        func(ctx context.Context) []Check
+	Readonly      ReadonlyRunner
 	Live          http.Handler // /livez
 	Ready         http.Handler // /readyz
 	Metrics       http.Handler // /metrics

@@ -24,6 +24,7 @@ type pauseInput struct {
 func (s *service) taskRoutes() {
 	const tag = "tasks"
 	handle(s, operation{action: auth.ListTasks, method: http.MethodGet, path: "/tasks", summary: "List the tasks", tag: tag}, s.listTasks)
+	handle(s, operation{action: auth.ListCosts, method: http.MethodGet, path: "/costs", summary: "List how long the runs of tasks take", tag: tag}, s.listCosts)
 	handle(s, operation{action: auth.GetTask, method: http.MethodGet, path: "/tasks/{name}", summary: "Show a task", tag: tag}, s.getTask)
 	handle(s, operation{action: auth.ApplyTasks, method: http.MethodPost, path: "/tasks/apply", summary: "Create or change tasks, all or none",
 		tag: tag, limit: s.config.MaxBatch, changes: true, partly: auth.Viewer}, s.applyTasks)
@@ -37,6 +38,10 @@ func (s *service) taskRoutes() {
 
 func (s *service) listTasks(ctx context.Context, _ *nothing) (*body[[]task.Task], error) {
 	return list(s.deps.Tasks.Tasks(ctx))
+}
+
+func (s *service) listCosts(ctx context.Context, _ *nothing) (*body[[]task.Cost], error) {
+	return list(s.deps.Records.Costs(ctx))
 }
 
 func (s *service) getTask(ctx context.Context, in *taskInput) (*body[task.Task], error) {
@@ -63,8 +68,12 @@ func (s *service) apply(ctx context.Context, read applied, dryRun bool) (*body[c
 	}
 	result := client.ApplyResult{Results: make([]client.Applied, len(done))}
 	changes := make(map[string]string)
+	warnings := s.warn(ctx, read.tasks)
 	for i, a := range done {
 		result.Results[i] = client.Applied{Kind: a.Kind, Name: a.Name, Change: client.Change(a.Change)}
+		if a.Kind == "" {
+			result.Results[i].Warnings = warnings[a.Name]
+		}
 		if a.Change != string(client.Unchanged) {
 			changes[strings.TrimSpace(a.Kind+" "+a.Name)] = a.Change
 		}

@@ -31,6 +31,8 @@ type Action string
 // The actions. They are the operation ids of the OpenAPI document too.
 const (
 	ListTasks   Action = "list-tasks"
+	ListCosts   Action = "list-costs"
+	ReadonlyRun Action = "readonly-run"
 	GetTask     Action = "get-task"
 	ApplyTasks  Action = "apply-tasks"
 	PauseTask   Action = "pause-task"
@@ -83,10 +85,10 @@ const (
 // does not name is Admin's alone.
 func Least(action Action) Role {
 	switch action {
-	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
+	case ListTasks, ListCosts, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
 		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
-	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
+	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, ReadonlyRun, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator

@@ -2,11 +2,11 @@ package auth
 
 // doing says what an action does, for the refusal that a user reads.
 var doing = map[Action]string{
-	ListTasks: "listing the tasks", GetTask: "looking at a task", ApplyTasks: "applying tasks", PauseTask: "pausing a task",
+	ListTasks: "listing the tasks", ListCosts: "listing what runs take", GetTask: "looking at a task", ApplyTasks: "applying tasks", PauseTask: "pausing a task",
 	ResumeTask: "resuming a task", DeleteTask: "deleting a task", ListDue: "looking at a task's due times",
 	ApplyCalendars: "applying calendars", ListCalendars: "listing the calendars", GetCalendar: "looking at a calendar",
 	PutCalendar: "changing a calendar", DeleteCalendar: "deleting a calendar",
-	StartRun: "starting a run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
+	StartRun: "starting a run", ReadonlyRun: "executing a readonly run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",
 	GetLogs: "reading a run's log", CancelRun: "cancelling a run", RetryRun: "retrying a run", WhyRun: "asking why a run waits", GetTree: "reading the tree of a run",
 	ApproveRun: "approving a run", SendEvent: "sending an event", ListEvents: "listing events",
 	CancelRuns: "cancelling runs by filter", RetryRuns: "retrying runs by filter",

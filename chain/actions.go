@@ -88,6 +88,10 @@ func (a *delayAction) run(ctx context.Context, th *thread, it *item) result {
 	if d, err = parseSpan(value); err != nil {
 		return failed(fmt.Errorf("delay: %w", err))
 	}
+	if th.run.options.Run.Readonly {
+		th.wouldWait(it, d.String())
+		return good()
+	}
 	if d > LongDelay && it.top && th.run.options.Park {
 		return th.park(it, Parked{Kind: task.WaitDelay, For: d})
 	}

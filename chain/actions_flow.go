@@ -117,13 +117,16 @@ func (a *eachAction) run(ctx context.Context, th *thread, it *item) result {
 		text, _ := textOf(value)
 		return failed(fmt.Errorf("each needs a list, but got %s", shorten(text, maxItemText)))
 	}
-	if a.spawned {
+	switch {
+	case a.spawned && th.run.options.Run.Readonly: // what the children would do is seen here
+		th.wouldDo(it, "task", fmt.Sprintf("%d runs, one for each element", len(elements)))
+	case a.spawned:
 		return a.spawn(ctx, th, it, elements)
 	}
 	if _, err := th.scope.environment(th.run, a.body.uses); err != nil {
 		return failed(err)
 	}
-	f := fan{parent: th, n: len(elements), limit: a.limit, prepare: func(t *thread, i int) *list {
+	f := fan{parent: th, n: len(elements), limit: min(a.limit, maxLimit), prepare: func(t *thread, i int) *list {
 		t.scope = th.scope.branch([]local{{a.item, elements[i]}, {a.index, i}})
 		t.marks = append(slices.Clip(th.marks), mark{at: len(it.path), index: i})
 		return a.body

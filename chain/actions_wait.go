@@ -78,12 +78,32 @@ func (th *thread) waitedLater(it *item) bool {
 // park ends the run's stay at the item. The item's own time limit holds for
 // the wait, too.
 func (th *thread) park(it *item, p Parked) result {
+	if th.run.options.Run.Readonly {
+		return th.passOver(it, p)
+	}
 	p.Iteration, p.Path = th.iteration, th.waitPath(it, th.try)
 	if it.timeout > 0 && (p.For == 0 || it.timeout < p.For) {
 		p.For, p.Late = it.timeout, fmt.Sprintf("timed out after %v", it.timeout)
 	}
 	th.parked = &p
 	return result{err: errParked}
+}
+
+// passOver notes what a readonly run would wait for. The outcome is a good one
+// without data that says so.
+func (th *thread) passOver(it *item, p Parked) result {
+	what := string(p.Kind)
+	if p.Name != "" {
+		what += " " + p.Name
+	}
+	if p.Key != "" {
+		what += " with key " + p.Key
+	}
+	if p.For > 0 {
+		what += fmt.Sprintf(", at most %v", p.For)
+	}
+	th.wouldWait(it, what)
+	return result{outcome: task.Outcome{Success: true, Extra: map[string]json.RawMessage{"would_wait": json.RawMessage("true")}}, yields: true}
 }
 
 // waitAction waits for an event or an approval.

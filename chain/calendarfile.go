@@ -44,50 +44,64 @@ var calendarDocument = map[string]fieldKind{"calendar": fieldText, "days": field
 // document, or a list of them), each of which is a task or a calendar. Every task is
 // checked as far as the file alone allows, its chain included; an error names
 // file:line:column.
-func ParseFile(name string, text []byte) (read File, err error) {
+func ParseFile(name string, text []byte) (File, error) {
+	read, problems := CheckFile(name, text)
+	if len(problems) > 0 {
+		return File{}, problems[0]
+	}
+	return read, nil
+}
+
+// CheckFile reads a task file as ParseFile does, but goes on after a problem: it
+// returns what is whole and every problem of the rest.
+func CheckFile(name string, text []byte) (read File, problems []error) {
 	f := file(name)
 	roots, err := f.read(text)
 	if err != nil {
-		return File{}, err
+		return File{}, []error{err}
 	}
 	if len(roots) == 1 && roots[0].kind == kindList {
 		roots = roots[0].items
 	}
 	if len(roots) == 0 {
-		return File{}, f.at(1, 1, "the file has no task").Fix("write name: and chain:")
+		return File{}, []error{f.at(1, 1, "the file has no task").Fix("write name: and chain:")}
 	}
 	lines := map[string]int{} // where a name was first defined
 	for _, root := range roots {
-		if err := f.document(root, &read, lines); err != nil {
-			return File{}, err
-		}
+		problems = append(problems, f.document(root, &read, lines)...)
 	}
-	return read, nil
+	return read, problems
 }
 
-func (f file) document(root *source, read *File, lines map[string]int) error {
+// document adds one document to read, or says why not.
+func (f file) document(root *source, read *File, lines map[string]int) (problems []error) {
 	if root.kind != kindObject {
-		return f.errorf(root, "a task must be an object, not %s", root.kind.article()).Fix("write name: and chain:")
+		return []error{f.errorf(root, "a task must be an object, not %s", root.kind.article()).Fix("write name: and chain:")}
 	}
-	what, name := "task ", ""
+	var name string
+	var add func()
 	if root.get("calendar") != nil && root.get("chain") == nil {
 		one, err := f.calendar(root)
 		if err != nil {
-			return err
+			return []error{err}
 		}
-		what, name, read.Calendars = "calendar ", one.Name, append(read.Calendars, one)
+		name, add = "calendar "+one.Name, func() { read.Calendars = append(read.Calendars, one) }
 	} else {
-		one, err := f.task(root)
-		if err != nil {
-			return err
+		var one TaskFile
+		one, problems = f.task(root)
+		if one.Definition.Name == "" {
+			return problems
 		}
-		name, read.Tasks = one.Definition.Name, append(read.Tasks, one)
+		name, add = "task "+one.Definition.Name, func() { read.Tasks = append(read.Tasks, one) }
 	}
-	if first, twice := lines[what+name]; twice {
-		return f.errorf(root, "%s is on line %d and again on line %d", what+name, first, root.line).Fix("rename or remove one of them")
+	if first, twice := lines[name]; twice {
+		problems = append(problems, f.errorf(root, "%s is on line %d and again on line %d", name, first, root.line).Fix("rename or remove one of them"))
 	}
-	lines[what+name] = root.line
-	return nil
+	lines[name] = root.line
+	if len(problems) == 0 {
+		add()
+	}
+	return problems
 }
 
 func (f file) calendar(s *source) (c CalendarFile, err error) {

@@ -49,7 +49,10 @@ type Document struct {
 	calls []task.PackageRef
 	tasks []string
 
-	places []string // of the first mention of each of tasks
+	places   []string // of the first mention of each of tasks
+	file     file
+	reads    []reading // of its expressions
+	mentions []mention // of functions and tasks
 }
 
 // Parse reads a chain: a list of items, or one item, as YAML or JSON. An error
@@ -62,11 +65,15 @@ func Parse(name string, text []byte) (*Document, error) {
 	return parseRoot(file(name), root)
 }
 
-func parseRoot(f file, root *source) (*Document, error) {
+func parseRoot(f file, root *source) (*Document, error) { return parseInto(f, root, nil) }
+
+// parseInto puts the problems of single items into problems and goes on; nil:
+// the first one ends it.
+func parseInto(f file, root *source, problems *[]error) (*Document, error) {
 	if root.kind != kindList && root.kind != kindObject {
 		return nil, f.errorf(root, "a chain must be a list of items, not %s", root.kind.article()).Fix(`begin each item with "- "`)
 	}
-	p := parser{file: f, doc: &Document{}, top: true, actions: objectActions(), programs: map[string]*program{}, seen: map[any]bool{}}
+	p := parser{file: f, doc: &Document{file: f}, problems: problems, top: true, actions: objectActions(), programs: map[string]*program{}, seen: map[any]bool{}}
 	items, err := p.body(root, "")
 	if err != nil {
 		return nil, err
@@ -111,6 +118,7 @@ type item struct {
 	kind  string // its action
 	text  string // as the author wrote it, shortened
 	line  int
+	col   int
 	plain bool // no modifier at all
 	top   bool // it is a step of a run
 

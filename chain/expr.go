@@ -39,6 +39,7 @@ type program struct {
 	code  *vm.Program
 	uses  uses
 	steps []string // names that it reads as steps.<name>
+	reads []read   // members of the roots
 	plain bool     // only follows members, so that its result is already a JSON value
 }
 

@@ -73,13 +73,21 @@ func (g *guard) member(n *ast.MemberNode) {
 	}
 	from, ok := n.Node.(*ast.IdentifierNode)
 	name, text := n.Property.(*ast.StringNode)
-	if ok && text && from.Value == "steps" && !n.Optional {
+	if !ok || !text || n.Optional {
+		return
+	}
+	if from.Value == "steps" {
 		g.program.steps = append(g.program.steps, name.Value)
+	}
+	if _, root := roots[from.Value]; root {
+		g.program.reads = append(g.program.reads, read{root: from.Value, name: name.Value, node: n})
 	}
 }
 
 func (g *guard) binary(node *ast.Node, n *ast.BinaryNode) {
 	switch n.Operator {
+	case "??":
+		g.program.forget(n.Left)
 	case "+":
 		ast.Patch(node, guarded("add", n.Left, n.Right))
 	case "==", "!=":

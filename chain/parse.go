@@ -19,6 +19,7 @@ type parser struct {
 	actions  map[string]objectAction
 	programs map[string]*program // by names in scope and text
 	seen     map[any]bool        // calls and tasks
+	problems *[]error            // nil: the first problem ends the reading
 }
 
 // body reads one item or a list of items. Below the root every list is a path
@@ -60,7 +61,7 @@ func (p *parser) items(s *source, path string) (*list, error) {
 	l := &list{items: make([]*item, len(s.items))}
 	for i, one := range s.items {
 		it, err := p.item(one, path+strconv.Itoa(i), i)
-		if err != nil {
+		if err = p.keep(err); err != nil {
 			return nil, err
 		}
 		l.items[i] = it
@@ -76,7 +77,7 @@ func prefix(path string) string {
 }
 
 func (p *parser) item(s *source, path string, index int) (*item, error) {
-	it := &item{path: path, top: p.top, line: s.line, text: shorten(string(appendSource(nil, s, maxItemText)), maxItemText)}
+	it := &item{path: path, top: p.top, line: s.line, col: s.col, text: shorten(string(appendSource(nil, s, maxItemText)), maxItemText)}
 	outer := p.current
 	p.current = it
 	defer func() { p.current = outer }()
@@ -95,6 +96,15 @@ func (p *parser) item(s *source, path string, index int) (*item, error) {
 	}
 	it.plain = it.name == "" && it.when == nil && it.retry.Attempts <= 1 && it.timeout == 0 && it.catch == nil
 	return it, nil
+}
+
+// keep notes a problem so that reading goes on, where all of them are wanted.
+func (p *parser) keep(err error) error {
+	if err == nil || p.problems == nil {
+		return err
+	}
+	*p.problems = append(*p.problems, err)
+	return nil
 }
 
 // fail makes an error about an item at s.
@@ -137,6 +147,7 @@ func (p *parser) within(names []string, read func() error) error {
 }
 
 func (p *parser) addCall(ref task.PackageRef) {
+	p.doc.mentions = append(p.doc.mentions, mention{item: p.current, call: ref})
 	if !p.seen[ref] {
 		p.seen[ref] = true
 		p.doc.calls = append(p.doc.calls, ref)
@@ -144,6 +155,7 @@ func (p *parser) addCall(ref task.PackageRef) {
 }
 
 func (p *parser) addTask(name *source) {
+	p.doc.mentions = append(p.doc.mentions, mention{item: p.current, task: name.text})
 	if !p.seen[name.text] {
 		p.seen[name.text] = true
 		p.doc.tasks = append(p.doc.tasks, name.text)

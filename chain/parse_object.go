@@ -52,7 +52,7 @@ func (p *parser) object(it *item, s *source) error {
 			return p.fail(it, key, "%s does not go with %s", key.text, it.kind).Fix("it goes with %s", strings.ReplaceAll(with, " ", " or "))
 		}
 	}
-	if err := p.modifiers(it, s); err != nil {
+	if err := p.keep(p.modifiers(it, s)); err != nil {
 		return err
 	}
 	return p.actions[it.kind](p, it, s, s.get(it.kind))

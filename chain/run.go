@@ -77,7 +77,10 @@ type Options struct {
 	Stop <-chan struct{}
 	// Commit is called after each top-level item except the last one executed
 	// and blocks until the step is durable. nil: no step is committed.
-	Commit     func(ctx context.Context, step task.Step) error
+	Commit func(ctx context.Context, step task.Step) error
+	// WouldDo takes note of waits that a readonly run passes over. It may be
+	// called concurrently; nil: nobody wants to know.
+	WouldDo    func(step, kind, what string)
 	MaxOutcome int // bytes of one step's outcome, and of its variables; 0: 1 MiB
 }
 

@@ -25,6 +25,10 @@ type TaskFile struct {
 // field in the file.
 func (t TaskFile) Locate(err error) error { return t.file.located(t.source, err) }
 
+// At returns file:line:column of a field, such as schedule[0].cron, or of what
+// is nearest to it.
+func (t TaskFile) At(field string) string { return t.file.place(t.source.find(field)) }
+
 var taskFields = []string{"name", "description", "chain", "params", "schedule", "timeout", "retry", "queue", "priority", "durable",
 	"tags", "rate", "concurrency", "dedupe", "keep"}
 
@@ -42,34 +46,46 @@ func ParseTasks(name string, text []byte) ([]TaskFile, error) {
 	return read.Tasks, err
 }
 
-func (f file) task(s *source) (t TaskFile, err error) {
+func (f file) task(s *source) (t TaskFile, problems []error) {
+	note := func(err error) {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
 	t.Line, t.file, t.source = s.line, f, s
-	if err := f.fields(s, "task", taskFields); err != nil {
-		return t, err
-	}
-	if err := f.taskParts(s); err != nil {
-		return t, err
-	}
+	note(f.fields(s, "task", taskFields))
+	note(f.taskParts(s))
+	readable := len(problems) == 0
 	for i, key := range s.keys {
-		if key.text == "schedule" {
-			if t.Definition.Schedule, err = f.schedules(s.items[i]); err != nil {
-				return t, err
-			}
+		if key.text == "schedule" && readable {
+			var err error
+			t.Definition.Schedule, err = f.schedules(s.items[i])
+			note(err)
+		}
+		if key.text == "schedule" || !slices.Contains(taskFields, key.text) {
 			continue
 		}
 		one := &source{kind: kindObject, keys: s.keys[i : i+1], items: s.items[i : i+1]}
-		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &t.Definition); err != nil {
-			return t, f.errorf(s.items[i], "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text))
+		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &t.Definition); err != nil && readable {
+			note(f.errorf(s.items[i], "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text)))
 		}
 	}
-	if err := t.Definition.Validate(); err != nil {
-		return t, f.located(s, err)
+	if len(problems) == 0 {
+		if err := t.Definition.Validate(); err != nil {
+			note(f.located(s, err))
+		}
 	}
-	if err := CheckKeys(t.Definition); err != nil {
-		return t, f.located(s, err)
+	if len(problems) == 0 {
+		if err := CheckKeys(t.Definition); err != nil {
+			note(f.located(s, err))
+		}
 	}
-	t.Document, err = parseRoot(f, s.get("chain"))
-	return t, err
+	if chain := s.get("chain"); chain != nil {
+		document, err := parseInto(f, chain, &problems)
+		note(err)
+		t.Document = document
+	}
+	return t, problems
 }
 
 // taskParts checks what is below the fields of a task.
@@ -138,8 +154,23 @@ func (f file) located(s *source, err error) error {
 	if !errors.As(err, &e) {
 		return f.errorf(s, "%v", err)
 	}
+	at := s.find(e.Where)
+	if strings.HasPrefix(e.Where, string(f)+":") {
+		return err // it has its place
+	}
+	moved := f.errorf(at, "%s", e.Message)
+	moved.Remedy = e.Remedy
+	if e.Where != "" {
+		moved.Message = e.Where + ": " + e.Message
+	}
+	return moved
+}
+
+// find returns the value of a field's path (retry.attempts, schedule[1].overlap),
+// or what is nearest to it.
+func (s *source) find(path string) *source {
 	at := s
-	for _, part := range pathPart.FindAllString(e.Where, -1) {
+	for _, part := range pathPart.FindAllString(path, -1) {
 		next := at.get(part)
 		if index, isIndex := strings.CutPrefix(part, "["); isIndex {
 			if n, err := strconv.Atoi(strings.TrimSuffix(index, "]")); err == nil && n < len(at.items) {
@@ -151,13 +182,5 @@ func (f file) located(s *source, err error) error {
 		}
 		at = next
 	}
-	if strings.HasPrefix(e.Where, string(f)+":") {
-		return err // it has its place
-	}
-	moved := f.errorf(at, "%s", e.Message)
-	moved.Remedy = e.Remedy
-	if e.Where != "" {
-		moved.Message = e.Where + ": " + e.Message
-	}
-	return moved
+	return at
 }

@@ -61,7 +61,7 @@ func (p *parser) treeTemplate(s *source) (*template, error) {
 	t := &template{elems: make([]*template, len(s.items))}
 	for i, item := range s.items {
 		elem, err := p.template(item)
-		if err != nil {
+		if err = p.keep(err); err != nil {
 			return nil, err
 		}
 		t.elems[i] = elem
@@ -154,6 +154,7 @@ func (p *parser) compile(s *source, offset int, text string) (*program, error) {
 		p.programs[key] = code
 	}
 	p.uses |= code.uses
+	p.noteReads(s, offset, code)
 	return code, nil
 }
 
@@ -179,11 +180,18 @@ func (p *parser) exprError(s *source, offset int, text string, err error) error 
 
 // errorIn makes an error at a byte offset within the text of s.
 func (p *parser) errorIn(s *source, offset int, format string, args ...any) *task.Error {
+	line, col := within(s, offset)
+	return about(p.current, p.file.at(line, col, format, args...))
+}
+
+// within returns the position of a byte offset within the text of s, as far as
+// it is known.
+func within(s *source, offset int) (line, col int) {
 	before := s.text[:min(offset, len(s.text))]
 	if s.inset < 0 || strings.Contains(before, "\n") {
-		return p.fail(p.current, s, format, args...)
+		return s.line, s.col
 	}
-	return about(p.current, p.file.at(s.line, s.col+s.inset+len([]rune(before)), format, args...))
+	return s.line, s.col + s.inset + len([]rune(before))
 }
 
 // condition reads when: ${...}, a bare expression or a boolean.

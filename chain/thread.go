@@ -164,6 +164,9 @@ func (th *thread) attempts(ctx context.Context, it *item) result {
 		}
 		wait := it.retry.Wait(attempt, rand.Float64())
 		th.log("warn", it, fmt.Sprintf("attempt %d of %d failed, next in %v: %s", attempt, it.retry.Attempts, wait, r.outcome.Reason))
+		if th.run.options.Run.Readonly {
+			continue // an attempt tells more than a wait
+		}
 		if err := th.sleep(ctx, wait); err != nil {
 			return result{err: err}
 		}
@@ -245,6 +248,15 @@ func (th *thread) path(it *item) string {
 func (th *thread) log(level string, it *item, message string) {
 	if th.run.options.Log != nil {
 		th.run.options.Log(level, th.path(it), message)
+	}
+}
+
+// wouldWait notes a wait that a readonly run passes over.
+func (th *thread) wouldWait(it *item, what string) { th.wouldDo(it, "wait", what) }
+
+func (th *thread) wouldDo(it *item, kind, what string) {
+	if note := th.run.options.WouldDo; note != nil {
+		note(th.path(it), kind, what)
 	}
 }
 

@@ -140,7 +140,7 @@ func (s *session) root() *cobra.Command {
 	root.AddCommand(
 		s.devCommand(), s.masterCommand(), s.workerCommand(), s.migrateCommand(), s.configCommand(),
 		s.pkgCommand(), s.taskCommand(), s.calendarCommand(), s.runsCommand(), s.eventCommand(), s.firesCommand(), s.workersCommand(),
-		s.tokenCommand(), s.adminCommand(), s.doctorCommand(), s.versionCommand(),
+		s.tokenCommand(), s.adminCommand(), s.doctorCommand(), s.checkCommand(), s.versionCommand(),
 	)
 	return root
 }

@@ -59,8 +59,12 @@ func absent(what string) error {
 
 func (s *session) masterCommand() *cobra.Command {
 	var f configFlags
-	return f.add(command("master --config FILE", "Run a master: control plane, admin API and supervised workers", nothing,
+	readonly := false
+	cmd := command("master --config FILE", "Run a master: control plane, admin API and supervised workers", nothing,
 		func(cmd *cobra.Command, _ []string) error {
+			if readonly {
+				return s.observe(cmd, f)
+			}
 			c, err := s.processConfig(f)
 			if err != nil {
 				return err
@@ -69,7 +73,25 @@ func (s *session) masterCommand() *cobra.Command {
 				return absent("run a master")
 			}
 			return s.Processes.Master(cmd.Context(), c, s.processOptions())
-		}))
+		})
+	cmd.Long = `Run a master. With --readonly it only does the rounds of a master and prints what it would
+do: runs it would start, dispatch or take back, workers it would replace. It then takes no
+lease, opens no address, starts no worker and writes neither to Postgres nor to Redis.`
+	cmd.Flags().BoolVar(&readonly, "readonly", false, "do nothing, print what would be done")
+	return f.add(cmd)
+}
+
+func (s *session) observe(cmd *cobra.Command, f configFlags) error {
+	c, err := s.databaseConfig(f)
+	if err != nil {
+		return err
+	}
+	if s.Processes.Observe == nil {
+		return absent("run a master that only looks")
+	}
+	o := s.processOptions()
+	o.JSON = s.json
+	return s.Processes.Observe(cmd.Context(), c, o)
 }
 
 func (s *session) processOptions() ProcessOptions {
@@ -81,7 +103,14 @@ func (s *session) processOptions() ProcessOptions {
 // are in no argument and no file.
 func (s *session) workerCommand() *cobra.Command {
 	var f configFlags
+	readonly := false
 	cmd := command("worker --config FILE", "Run a worker without a master on this host", nothing, func(cmd *cobra.Command, _ []string) error {
+		if readonly {
+			if s.Processes.ReadonlyRun == nil {
+				return absent("execute a readonly run")
+			}
+			return s.Processes.ReadonlyRun(cmd.Context(), s.in, s.out, s.err)
+		}
 		c, err := s.processConfig(f)
 		if err != nil {
 			return err
@@ -93,7 +122,8 @@ func (s *session) workerCommand() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&s.supervisor, "supervised-by", "", "the master that starts this worker")
 	cmd.Flags().StringVar(&s.listeners, "shared-listeners", "", "the kinds of the listeners that the master hands over")
-	for _, name := range []string{"supervised-by", "shared-listeners"} {
+	cmd.Flags().BoolVar(&readonly, "readonly-run", false, "execute the readonly run that the master gives on standard input")
+	for _, name := range []string{"supervised-by", "shared-listeners", "readonly-run"} {
 		cmd.Flags().Lookup(name).Hidden = true
 	}
 	return f.add(cmd)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/catena-run/catena/check"
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/node"
 )
@@ -15,8 +16,11 @@ import (
 type Processes struct {
 	Dev         func(ctx context.Context, o DevOptions) error
 	Master      func(ctx context.Context, c configs.Config, o ProcessOptions) error
+	Observe     func(ctx context.Context, c configs.Config, o ProcessOptions) error // a master that only looks
 	Worker      func(ctx context.Context, c configs.Config, o ProcessOptions) error
+	ReadonlyRun func(ctx context.Context, in io.Reader, out, log io.Writer) error // the process of one readonly run
 	Migrate     func(ctx context.Context, c configs.Config, o MigrateOptions) (MigrateResult, error)
+	Cluster     func(ctx context.Context, c configs.Config, log io.Writer) (cluster check.Cluster, done func(), err error) // for looking only
 	CreateToken func(ctx context.Context, c configs.Config, role, name string, ttl time.Duration) (token string, err error)
 }
 
@@ -42,6 +46,7 @@ type ProcessOptions struct {
 	Supervisor string   // the master that started this worker; "": it runs alone
 	Listeners  string   // kinds of the shared listeners that this master hands it
 	Command    []string // program and arguments of this process
+	JSON       bool     // what a master that only looks would do is written as JSON
 	Out        io.Writer
 	Err        io.Writer
 }
@@ -92,6 +97,9 @@ func processes() Processes {
 		Master: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
 			return node.RunMaster(ctx, c, node.Options{Version: o.Version, Out: o.Out, Err: o.Err, Command: o.Command})
 		},
+		Observe: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
+			return node.RunReadonlyMaster(ctx, c, node.Options{Version: o.Version, Out: o.Out, Err: o.Err}, o.JSON)
+		},
 		Worker: func(ctx context.Context, c configs.Config, o ProcessOptions) error {
 			return node.RunWorker(ctx, c, node.WorkerOptions{
 				Options:    node.Options{Version: o.Version, Out: o.Out, Err: o.Err},
@@ -99,6 +107,8 @@ func processes() Processes {
 			})
 		},
 		Migrate:     migrate,
+		Cluster:     node.OpenCluster,
+		ReadonlyRun: node.ReadonlyRun,
 		CreateToken: node.CreateToken,
 	}
 }

@@ -59,6 +59,7 @@ func (s *session) applied(result client.ApplyResult, err error, from string, dry
 	if s.json {
 		return s.writeJSON(result)
 	}
+	s.noteWarnings(result)
 	rows := make([][]string, 0, len(result.Results))
 	for _, r := range result.Results {
 		change := string(r.Change)
@@ -68,6 +69,19 @@ func (s *session) applied(result client.ApplyResult, err error, from string, dry
 		rows = append(rows, []string{strings.TrimSpace(r.Kind + " " + r.Name), change})
 	}
 	return s.table("no tasks in "+from, nil, rows)
+}
+
+// noteWarnings writes the warnings of an apply to stderr.
+func (s *session) noteWarnings(result client.ApplyResult) {
+	for _, r := range result.Results {
+		for _, w := range r.Warnings {
+			fix := ""
+			if w.Remedy != "" {
+				fix = "; " + w.Remedy
+			}
+			s.note("warning: %s: %s%s", w.Where, plain(w.Message), plain(fix))
+		}
+	}
 }
 
 // taskFiles reads a file, standard input, or the task files below a folder in

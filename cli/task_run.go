@@ -27,6 +27,7 @@ type runFlags struct {
 	timeout    time.Duration
 	from       string
 	batch      string
+	readonly   bool
 }
 
 func (s *session) taskRun() *cobra.Command {
@@ -34,6 +35,9 @@ func (s *session) taskRun() *cobra.Command {
 	cmd := command("run NAME", "Start a run of a task, or one for each line of a file", named("NAME"), func(cmd *cobra.Command, args []string) error {
 		if err := f.check(cmd); err != nil {
 			return err
+		}
+		if f.readonly {
+			return s.runReadonly(cmd, args[0], f)
 		}
 		if f.from != "" {
 			return s.runBatch(cmd, args[0], f)
@@ -46,7 +50,10 @@ text otherwise: --param count=3 --param 'tags=["a"]' --param name=world.
 With --from, start one run for each line of a file, which holds the params of one run as
 a JSON object. All lines are checked before the first run starts. Each run has the key
 BATCH:LINE, so that the same command with --batch BATCH goes on after an interruption
-without starting any run twice.`
+without starting any run twice.
+
+With --readonly no run is made. The chain is executed in a process of its own and what it
+would do outside of itself (requests, tasks to start, waits) is shown instead of done.`
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.params, "param", nil, "parameter `key=value`, as often as needed")
 	flags.StringVar(&f.paramsFile, "params", "", "`file` with a JSON object of parameters, or - for standard input")
@@ -56,6 +63,7 @@ without starting any run twice.`
 	flags.DurationVar(&f.timeout, "timeout", 0, "stop waiting after this long; the run goes on")
 	flags.StringVar(&f.from, "from", "", "JSON lines `file`, one run per line, or - for standard input")
 	flags.StringVar(&f.batch, "batch", "", "go on with this batch of --from")
+	flags.BoolVar(&f.readonly, "readonly", false, "make no run: execute the chain and show what it would do")
 	cmd.ValidArgsFunction = s.complete(0, taskNames)
 	s.completeFlagByArgs(cmd, "param", cobra.ShellCompDirectiveNoSpace, taskParams)
 	return cmd
@@ -65,6 +73,8 @@ func (f runFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.from != "" && (len(f.params) > 0 || f.paramsFile != "" || f.key != ""):
 		return usageOf(cmd, "--from gives the params and keys of every run: leave out --param, --params and --key")
+	case f.readonly && (f.from != "" || f.at != "" || f.key != "" || f.wait || f.timeout != 0):
+		return usageOf(cmd, "--readonly makes no run: leave out --from, --at, --key, --wait and --timeout")
 	case f.from == "" && f.batch != "":
 		return usageOf(cmd, "--batch needs --from")
 	case f.timeout < 0:

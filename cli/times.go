@@ -45,6 +45,10 @@ func (s *session) since(cmd *cobra.Command, text string) (string, error) {
 
 // at reads --at, a time or +span from now; nil means now.
 func (s *session) at(cmd *cobra.Command, text string) (*time.Time, error) {
+	return s.timeFlag(cmd, "--at", text)
+}
+
+func (s *session) timeFlag(cmd *cobra.Command, flag, text string) (*time.Time, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -56,5 +60,5 @@ func (s *session) at(cmd *cobra.Command, text string) (*time.Time, error) {
 	} else if t, ok := parseTime(text); ok {
 		return &t, nil
 	}
-	return nil, usageOf(cmd, "--at %q is no time; write a time such as 2026-11-22T05:00:00Z, or +10m for ten minutes from now", text)
+	return nil, usageOf(cmd, "%s %q is no time; write a time such as 2026-11-22T05:00:00Z, or +10m for ten minutes from now", flag, text)
 }

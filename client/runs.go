@@ -143,3 +143,15 @@ func setInt(query url.Values, name string, value int64) {
 		query.Set(name, strconv.FormatInt(value, 10))
 	}
 }
+
+// ReadonlyRun executes the chain of a task on the server without doing what it
+// would do outside of itself. Nothing is written, and no run is made. It blocks
+// until the chain has ended, a minute at most.
+func (c *Client) ReadonlyRun(ctx context.Context, name string, request ReadonlyRequest) (task.ReadonlyRun, error) {
+	var result task.ReadonlyRun
+	err := c.do(ctx, call{
+		method: http.MethodPost, path: taskPath(name) + "/runs/readonly", body: request, into: &result,
+		again: true, wait: task.MaxReadonly,
+	})
+	return result, err
+}

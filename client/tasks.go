@@ -19,6 +19,11 @@ func (c *Client) Task(ctx context.Context, name string) (task.Task, error) {
 	return get[task.Task](ctx, c, taskPath(name), nil)
 }
 
+// Costs returns how long the runs of tasks take, of those that have run.
+func (c *Client) Costs(ctx context.Context) ([]task.Cost, error) {
+	return get[[]task.Cost](ctx, c, "/costs", nil)
+}
+
 // ApplyTasks creates or changes the tasks of the request's files, all of them
 // or, on any error, none. Applying the same files again changes nothing.
 func (c *Client) ApplyTasks(ctx context.Context, request ApplyRequest) (ApplyResult, error) {

@@ -38,9 +38,10 @@ const (
 
 // Applied is what became of one task or calendar.
 type Applied struct {
-	Kind   string `json:"kind,omitempty" enum:"calendar" doc:"Absent: a task"`
-	Name   string `json:"name"`
-	Change Change `json:"change" enum:"created,updated,unchanged"`
+	Kind     string         `json:"kind,omitempty" enum:"calendar" doc:"Absent: a task"`
+	Name     string         `json:"name"`
+	Change   Change         `json:"change" enum:"created,updated,unchanged"`
+	Warnings []task.Finding `json:"warnings,omitempty" doc:"What is likely a mistake, such as a function that is not there" nullable:"false"`
 }
 
 // ApplyResult lists the change of every task of an apply.
@@ -74,6 +75,11 @@ type RunRequest struct {
 	Params json.RawMessage `json:"params,omitempty" doc:"A JSON object; its keys override those of the task"`
 	At     *time.Time      `json:"at,omitempty" doc:"Not before this time; absent: now"`
 	Key    string          `json:"key,omitempty" doc:"Idempotency key: one run per task and key" maxLength:"200"`
+}
+
+// ReadonlyRequest asks what a run of a task would do.
+type ReadonlyRequest struct {
+	Params json.RawMessage `json:"params,omitempty" doc:"A JSON object; its keys override those of the task"`
 }
 
 // Started is the answer to a RunRequest.

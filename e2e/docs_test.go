@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -136,11 +137,11 @@ func TestDeploymentsNameRealSettings(t *testing.T) {
 		documents := 0
 		for decoder := yaml.NewDecoder(file); ; documents++ {
 			var content map[string]any
-			if err := decoder.Decode(&content); err == io.EOF {
+			err := decoder.Decode(&content)
+			if errors.Is(err, io.EOF) {
 				break
-			} else {
-				require.NoError(t, err, name)
 			}
+			require.NoError(t, err, name)
 		}
 		require.Positive(t, documents, name)
 	}

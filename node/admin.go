@@ -34,7 +34,7 @@ func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(),
 	registry.MustRegister(newGauges(m))
 	handler, err = api.New(api.Deps{
 		Tasks: m.store, Calendars: m.store, Waits: m.store, Runs: m.store, Records: m.store, Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
-		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor,
+		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),
 		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
 	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), EventKeep: time.Duration(m.cfg.Retention.Events)})

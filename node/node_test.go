@@ -35,6 +35,12 @@ func TestMain(m *testing.M) {
 }
 
 func work() int {
+	if os.Args[2] == node.ReadonlyFlag {
+		if err := node.ReadonlyRun(context.Background(), os.Stdin, os.Stdout, os.Stderr); err != nil {
+			return 4
+		}
+		return 0
+	}
 	text, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return 1

@@ -49,10 +49,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	}
 	defer b.close()
 
-	engine := script.New(script.Config{
-		Timeout: time.Duration(cfg.Script.Timeout), StackDepth: cfg.Script.StackDepth,
-		MaxOutput: int(cfg.Script.MaxOutput), HeapLimit: int64(cfg.Script.HeapLimit),
-	}, log)
+	engine := script.New(scriptConfig(cfg), log)
 	defer engine.Close()
 	memory := newMemory(ctx)
 	w, err := worker.New(worker.Config{

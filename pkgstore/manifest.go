@@ -18,10 +18,11 @@ type Manifest struct {
 
 // Permissions list what the code may reach. An empty list is nothing.
 type Permissions struct {
-	HTTP     []string `json:"http,omitempty"`     // hosts: see AllowsHost
-	Secrets  []string `json:"secrets,omitempty"`  // names of secrets
-	Services []string `json:"services,omitempty"` // names of services
-	Tasks    []string `json:"tasks,omitempty"`    // names of tasks
+	HTTP         []string `json:"http,omitempty"`          // hosts: see AllowsHost
+	ReadonlyHTTP []string `json:"readonly_http,omitempty"` // of them, those that a dry run may really ask with GET and HEAD
+	Secrets      []string `json:"secrets,omitempty"`       // names of secrets
+	Services     []string `json:"services,omitempty"`      // names of services
+	Tasks        []string `json:"tasks,omitempty"`         // names of tasks
 }
 
 // Dependency is another package whose modules are bundled in. In a stored
@@ -110,9 +111,29 @@ func moduleExtensions() []string { return []string{".ts", ".mjs", ".js"} }
 // AllowsHost reports whether the code may open the host and port over HTTP.
 // An entry is a host (any port) or host:port; "*.example.com" stands for every
 // host below example.com and "*" for any host.
-func (p Permissions) AllowsHost(host string, port int) bool {
+func (p Permissions) AllowsHost(host string, port int) bool { return listsHost(p.HTTP, host, port) }
+
+// AllowsReadonlyHost reports whether a dry run may read from the host and port.
+func (p Permissions) AllowsReadonlyHost(host string, port int) bool {
+	return p.AllowsHost(host, port) && listsHost(p.ReadonlyHTTP, host, port)
+}
+
+// Lists returns the permissions by the names that the manifest gives them.
+func (p Permissions) Lists() map[string][]string {
+	lists := map[string][]string{}
+	for name, list := range map[string][]string{
+		"http": p.HTTP, "readonly_http": p.ReadonlyHTTP, "secrets": p.Secrets, "services": p.Services, "tasks": p.Tasks,
+	} {
+		if len(list) > 0 {
+			lists[name] = list
+		}
+	}
+	return lists
+}
+
+func listsHost(entries []string, host string, port int) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return slices.ContainsFunc(p.HTTP, func(entry string) bool {
+	return slices.ContainsFunc(entries, func(entry string) bool {
 		allowed, allowedPort, err := splitHost(entry)
 		switch {
 		case err != nil, allowedPort != 0 && allowedPort != port:

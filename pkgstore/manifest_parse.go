@@ -79,7 +79,7 @@ func (p *manifestParser) field(key string, value *yaml.Node) (err error) {
 	case "exports":
 		err = eachItem(value, key, p.export)
 	case "permissions":
-		err = eachKey(value, key, []string{"http", "secrets", "services", "tasks"}, p.permission)
+		err = eachKey(value, key, []string{"http", "readonly_http", "secrets", "services", "tasks"}, p.permission)
 	case "dependencies":
 		err = eachItem(value, key, p.dependency)
 	}
@@ -107,8 +107,8 @@ func (p *manifestParser) export(text string, at *yaml.Node) error {
 func (p *manifestParser) permission(key string, value *yaml.Node) error {
 	permissions := &p.manifest.Permissions
 	switch key {
-	case "http":
-		return eachItem(value, "permissions.http", func(text string, at *yaml.Node) error {
+	case "http", "readonly_http":
+		return eachItem(value, "permissions."+key, func(text string, at *yaml.Node) error {
 			host, port, err := splitHost(text)
 			if err != nil {
 				return task.Errorf(task.CodeInvalid, "%q is not a host: %w", text, err).At(place(at)).
@@ -117,7 +117,11 @@ func (p *manifestParser) permission(key string, value *yaml.Node) error {
 			if port != 0 {
 				host = net.JoinHostPort(host, strconv.Itoa(port))
 			}
-			permissions.HTTP = append(permissions.HTTP, host)
+			into := &permissions.HTTP
+			if key == "readonly_http" {
+				into = &permissions.ReadonlyHTTP
+			}
+			*into = append(*into, host)
 			return nil
 		})
 	case "secrets":

@@ -74,6 +74,8 @@ type Call struct {
 	// Admit blocks until the code may call out, or returns why it may not any more;
 	// asked before every request. nil: always.
 	Admit func(ctx context.Context) error
+	// WouldDo takes note of what a readonly call would have done.
+	WouldDo func(kind, what string)
 }
 
 // CallContext is what the code learns of the run it works for.
@@ -82,7 +84,7 @@ type CallContext struct {
 	Task     string
 	Attempt  int
 	Step     string
-	Readonly bool // side effects of the host API are recorded instead of done
+	Readonly bool // what the host API would do outside is recorded instead of done
 }
 
 func (c *Call) ref() task.PackageRef {

@@ -219,8 +219,8 @@ func TestHTTPReadonly(t *testing.T) {
 		const r = await http.post(base + "/echo", {json: {}})
 		const g = await http.get(base + "/echo")
 		return {status: r.status, wouldDo: r.wouldDo, json: r.json(), get: g.status}`, base, "127.0.0.1")
-	require.JSONEq(t, `{"status":0,"wouldDo":true,"json":null,"get":201}`, string(outcome.Data), outcome.Reason)
-	require.Equal(t, []string{"info: would do: POST " + base + "/echo"}, lines)
+	require.JSONEq(t, `{"status":0,"wouldDo":true,"json":null,"get":0}`, string(outcome.Data), outcome.Reason)
+	require.Equal(t, []string{"info: would do: POST " + base + "/echo", "info: would do: GET " + base + "/echo"}, lines, "nothing leaves")
 	outcome, _ = callHTTP(t, Config{}, true, `await http.post(base + "/echo")`, base)
 	require.Contains(t, outcome.Reason, "may not connect to", "a dry run tells about permissions too")
 }
@@ -256,4 +256,26 @@ func BenchmarkCall(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestHTTPReadonlyReadsWhereTheAuthorPermitsIt(t *testing.T) {
+	t.Parallel()
+	base := site(t).URL
+	v := version(t, map[string]string{"m.ts": `import { http } from "catena"
+		export async function main({base, other}: any) {
+			const tell = (p: any) => p.then((r: any) => r.status, (e: any) => e.message)
+			return [await tell(http.get(base + "/echo")), await tell(http.get(base + "/echo", {body: "x"})), await tell(http.put(base + "/echo")),
+				await tell(http.get(other + "/echo")), await tell(http.get(base + "/to?url=" + encodeURIComponent(other + "/echo")))]
+		}`}, pkgstore.Manifest{Permissions: pkgstore.Permissions{HTTP: []string{"127.0.0.1", "localhost"}, ReadonlyHTTP: []string{"127.0.0.1"}}})
+	input, _ := json.Marshal(map[string]string{"base": base, "other": strings.Replace(base, "127.0.0.1", "localhost", 1)})
+	var noted []string
+	outcome := engine(t, Config{}).Call(t.Context(), Call{Version: v, Module: "m", Input: input, Log: func(string, string) {},
+		Context: CallContext{Readonly: true}, WouldDo: func(kind, what string) { noted = append(noted, kind+" "+what) }})
+	var got []any
+	require.NoError(t, json.Unmarshal(outcome.Data, &got), outcome.Reason)
+	require.EqualValues(t, 201, got[0])
+	require.Equal(t, []any{0.0, 0.0, 0.0}, got[1:4])
+	require.Contains(t, got[4], "which a dry run may not read from")
+	require.Len(t, noted, 3)
+	require.Equal(t, "http GET "+base+"/echo", noted[0])
 }

@@ -79,8 +79,12 @@ func (inv *invocation) requester(method string) func(goja.FunctionCall) goja.Val
 			settle(reject(inv.newError(err.Error())))
 		case request.signal != nil && request.signal.aborted():
 			settle(reject(request.signal.why()))
-		case inv.call.Context.Readonly && !harmless(request.method):
-			inv.print("info", "would do: "+request.method+" "+request.url.Redacted())
+		case inv.call.Context.Readonly && !inv.mayRead(request):
+			what := request.method + " " + request.url.Redacted()
+			inv.print("info", "would do: "+what)
+			if inv.call.WouldDo != nil {
+				inv.call.WouldDo("http", what)
+			}
 			settle(resolve(inv.wouldDo()))
 		default:
 			inv.send(request, resolve, reject)
@@ -89,8 +93,13 @@ func (inv *invocation) requester(method string) func(goja.FunctionCall) goja.Val
 	}
 }
 
-func harmless(method string) bool {
-	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+// mayRead reports whether a dry run may send a request: nothing leaves the
+// process but reading from hosts that the author of the package declared to be
+// harmless to read from.
+func (inv *invocation) mayRead(request *httpRequest) bool {
+	manifest := inv.call.Version.Manifest
+	return (request.method == http.MethodGet || request.method == http.MethodHead) && request.body == "" &&
+		manifest != nil && manifest.Permissions.AllowsReadonlyHost(request.url.Hostname(), portOf(request.url))
 }
 
 // wouldDo is the response to a request that a dry run does not send.
@@ -291,6 +300,9 @@ func (inv *invocation) fetch(ctx context.Context, request *httpRequest) (*httpRe
 func (inv *invocation) checkRedirect(next *http.Request, before []*http.Request) error {
 	if len(before) >= maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	if inv.call.Context.Readonly && !inv.mayRead(&httpRequest{method: next.Method, url: next.URL}) {
+		return fmt.Errorf("it leads to %s, which a dry run may not read from; readonly_http in catena.yaml permits it", next.URL.Host)
 	}
 	return inv.permitted(next.URL)
 }

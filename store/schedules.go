@@ -250,11 +250,16 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 // clock one value: an index cannot be searched with a volatile function, and a
 // table of a million schedules would be walked to its end.
 func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
+	return readDue(ctx, tx, limit, `FOR UPDATE OF d SKIP LOCKED`)
+}
+
+// readDue reads what is due in the order of its time, with the given lock.
+func readDue(ctx context.Context, tx pgx.Tx, limit int, lock string) ([]Due, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT `+specColumns+`, d.due_at, d.last_run, t.paused, t.note, t.invalid
 		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
 		WHERE d.due_at <= (SELECT clock_timestamp()) AND d.due_at >= `+firstDue+` AND s.planned = s.version
-		ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED`, limit)
+		ORDER BY d.due_at LIMIT $1 `+lock, limit)
 	if err != nil {
 		return nil, err
 	}

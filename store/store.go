@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type Config struct {
 	URL      string // postgres://...
 	MaxConns int32  // of the main pool; 0: 10
 	Keys     Keyer  // nil: keys of limits hold no expressions
+	Readonly bool   // every transaction is read-only: what would write fails
 }
 
 // Store is safe for concurrent use.
@@ -58,6 +60,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		conns    int32
 		settings map[string]string
 	}{{&s.pool, cfg.MaxConns, nil}, {&s.beats, 2, nil}, {&s.bulk, 2, bulkPlans}} {
+		if cfg.Readonly {
+			p.settings = readOnly(p.settings)
+		}
 		pool, err := openPool(ctx, cfg.URL, p.conns, p.settings)
 		if err != nil {
 			s.Close()
@@ -80,6 +85,16 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 var bulkPlans = map[string]string{
 	"enable_nestloop": "off", "enable_bitmapscan": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan",
 	"jit": "off",
+}
+
+// readOnly adds what makes the server refuse to write, and to work for long.
+func readOnly(settings map[string]string) map[string]string {
+	settings = maps.Clone(settings)
+	if settings == nil {
+		settings = map[string]string{}
+	}
+	settings["default_transaction_read_only"], settings["statement_timeout"] = "on", "30000"
+	return settings
 }
 
 // setBulkPlans does the same for the rest of a transaction.

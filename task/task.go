@@ -182,3 +182,9 @@ type Revision struct {
 	Priority int
 	Durable  bool
 }
+
+// Cost is how long the runs of a task take, as a moving average.
+type Cost struct {
+	Task   string  `json:"task"`
+	Micros float64 `json:"micros"` // of one run
+}

@@ -1,0 +1,24 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"github.com/catena-run/catena/configs"
+	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+// ReadonlyRunOn executes a readonly run as a master does, but on connections
+// that refuse to write.
+func ReadonlyRunOn(ctx context.Context, cfg configs.Config, name string, params json.RawMessage, log io.Writer) (*task.ReadonlyRun, error) {
+	s, err := store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: 2, Readonly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	b := &base{cfg: cfg, store: s, packages: pkgstore.New(s.Pool(), packageConfig(cfg))}
+	return newReadonlyRuns(b, log).ReadonlyRun(ctx, name, params)
+}
