@@ -30,29 +30,37 @@ type Action string
 
 // The actions. They are the operation ids of the OpenAPI document too.
 const (
-	ListTasks   Action = "list-tasks"
-	GetTask     Action = "get-task"
-	ApplyTasks  Action = "apply-tasks"
-	PauseTask   Action = "pause-task"
-	ResumeTask  Action = "resume-task"
-	DeleteTask  Action = "delete-task"
-	ListDue     Action = "list-due"
-	StartRun    Action = "start-run"
-	StartRuns   Action = "start-runs"
-	ListRuns    Action = "list-runs"
-	GetRun      Action = "get-run"
-	WaitRuns    Action = "wait-runs"
-	GetLogs     Action = "get-logs"
-	WhyRun      Action = "why-run"
-	CancelRun   Action = "cancel-run"
-	RetryRun    Action = "retry-run"
-	GetTree     Action = "get-tree"
-	ApproveRun  Action = "approve-run"
-	SendEvent   Action = "send-event"
-	ListEvents  Action = "list-events"
-	CancelRuns  Action = "cancel-runs"
-	RetryRuns   Action = "retry-runs"
-	ListFires   Action = "list-fires"
+	ListTasks  Action = "list-tasks"
+	GetTask    Action = "get-task"
+	ApplyTasks Action = "apply-tasks"
+	PauseTask  Action = "pause-task"
+	ResumeTask Action = "resume-task"
+	DeleteTask Action = "delete-task"
+	ListDue    Action = "list-due"
+	StartRun   Action = "start-run"
+	StartRuns  Action = "start-runs"
+	ListRuns   Action = "list-runs"
+	GetRun     Action = "get-run"
+	WaitRuns   Action = "wait-runs"
+	GetLogs    Action = "get-logs"
+	WhyRun     Action = "why-run"
+	CancelRun  Action = "cancel-run"
+	RetryRun   Action = "retry-run"
+	GetTree    Action = "get-tree"
+	ApproveRun Action = "approve-run"
+	SendEvent  Action = "send-event"
+	ListEvents Action = "list-events"
+	CancelRuns Action = "cancel-runs"
+	RetryRuns  Action = "retry-runs"
+	ListFires  Action = "list-fires"
+
+	PauseSchedule  Action = "pause-schedule"
+	ResumeSchedule Action = "resume-schedule"
+	CreateBackfill Action = "create-backfill"
+	ListBackfills  Action = "list-backfills"
+	GetBackfill    Action = "get-backfill"
+	CancelBackfill Action = "cancel-backfill"
+
 	ListWorkers Action = "list-workers"
 
 	ApplyCalendars Action = "apply-calendars"
@@ -84,9 +92,10 @@ const (
 func Least(action Action) Role {
 	switch action {
 	case ListTasks, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
-		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
+		ListBackfills, GetBackfill, ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
+		PauseSchedule, ResumeSchedule, CreateBackfill, CancelBackfill,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator
