@@ -52,7 +52,7 @@ test: servers browser ## all tests against real servers, with the race detector
 
 .PHONY: faults
 faults: servers ## the long end-to-end test: 100,000 runs under dozens of faults
-	CATENA_TEST_FAULTS=long $(WITH_SERVERS) $(GO) test -count=1 -timeout 90m -v -run 'Fault' ./e2e
+	CATENA_TEST_FAULTS=long $(WITH_SERVERS) $(GO) test -count=1 -timeout 90m -v -run 'Fault|TwoMasters' ./e2e
 
 .PHONY: fuzz
 fuzz: servers ## each fuzz target for FUZZTIME (20s)

@@ -14,9 +14,10 @@ import (
 )
 
 type firesInput struct {
-	Task  string `query:"task" doc:"Only fires of this task"`
-	Since string `query:"since" doc:"Only due times since: an RFC 3339 time, or a span before now such as 2h or 7d"`
-	Limit int    `query:"limit" doc:"At most so many; absent: 100" minimum:"1" maximum:"10000"`
+	Task    string `query:"task" doc:"Only fires of this task"`
+	Outcome string `query:"outcome" doc:"Only due times of which this became" enum:"started,caught_up,buffered,skipped,missed,paused"`
+	Since   string `query:"since" doc:"Only due times since: an RFC 3339 time, or a span before now such as 2h or 7d"`
+	Limit   int    `query:"limit" doc:"At most so many; absent: 100" minimum:"1" maximum:"10000"`
 	// A due time alone may be shared by many schedules.
 	Before string `query:"before" doc:"Only fires that follow this one in the list: its due_at, a comma and its schedule"`
 }
@@ -49,7 +50,7 @@ func (s *service) listFires(ctx context.Context, in *firesInput) (*body[[]task.F
 	if err != nil {
 		return nil, err
 	}
-	filter := store.FireFilter{Task: in.Task, Since: from, Limit: in.Limit}
+	filter := store.FireFilter{Task: in.Task, Outcome: task.FireOutcome(in.Outcome), Since: from, Limit: in.Limit}
 	if in.Limit == 0 {
 		filter.Limit = 100
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/catena-run/catena/client"
 	"github.com/catena-run/catena/dispatch"
 	"github.com/catena-run/catena/pkgstore"
+	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
 	"github.com/google/uuid"
@@ -26,6 +27,8 @@ type Tasks interface {
 	Tasks(ctx context.Context) ([]task.Task, error)
 	PauseTask(ctx context.Context, name, note string) (task.Task, error)
 	ResumeTask(ctx context.Context, name string) (task.Task, error)
+	PauseSchedule(ctx context.Context, name string, schedule int64, note string) (task.Task, error)
+	ResumeSchedule(ctx context.Context, name string, schedule int64) (task.Task, error)
 	DeleteTask(ctx context.Context, name string) error
 }
 
@@ -61,6 +64,18 @@ type Records interface {
 	Workers(ctx context.Context, all bool) ([]task.Worker, error)
 	Stats(ctx context.Context) (task.Stats, error)
 	Costs(ctx context.Context) ([]task.Cost, error)
+}
+
+// Backfills reads and ends backfills.
+type Backfills interface {
+	Backfill(ctx context.Context, id int64) (task.Backfill, error)
+	Backfills(ctx context.Context, taskName string) ([]task.Backfill, error)
+	CancelBackfill(ctx context.Context, id int64, by string) (task.Backfill, error)
+}
+
+// Backfiller makes backfills; scheduler.Backfills is one.
+type Backfiller interface {
+	Create(ctx context.Context, request scheduler.BackfillRequest) (task.Backfill, scheduler.BackfillPlan, error)
 }
 
 // Submitter accepts runs in one durable commit.
@@ -102,6 +117,8 @@ type Deps struct {
 	Runs          Runs
 	Waits         Waits
 	Records       Records
+	Backfills     Backfills
+	Backfiller    Backfiller
 	Submitter     Submitter
 	Waiter        Waiter
 	Packages      Packages
@@ -122,6 +139,7 @@ func (d Deps) validate() error {
 		missing bool
 	}{
 		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil},
+		{"Backfills", d.Backfills == nil}, {"Backfiller", d.Backfiller == nil},
 		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
 		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},
 		{"Doctor", d.Doctor == nil}, {"Log", d.Log == nil},

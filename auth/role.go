@@ -55,6 +55,14 @@ const (
 	CancelRuns  Action = "cancel-runs"
 	RetryRuns   Action = "retry-runs"
 	ListFires   Action = "list-fires"
+
+	PauseSchedule  Action = "pause-schedule"
+	ResumeSchedule Action = "resume-schedule"
+	CreateBackfill Action = "create-backfill"
+	ListBackfills  Action = "list-backfills"
+	GetBackfill    Action = "get-backfill"
+	CancelBackfill Action = "cancel-backfill"
+
 	ListWorkers Action = "list-workers"
 
 	ApplyCalendars Action = "apply-calendars"
@@ -86,9 +94,10 @@ const (
 func Least(action Action) Role {
 	switch action {
 	case ListTasks, ListCosts, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
-		ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
+		ListBackfills, GetBackfill, ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, ReadonlyRun, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
+		PauseSchedule, ResumeSchedule, CreateBackfill, CancelBackfill,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator

@@ -82,7 +82,7 @@ func TestUsageErrorsExit2(t *testing.T) {
 		"nonsense":                          `unknown command "nonsense"; the commands are `,
 		"taks":                              `unknown command "taks"; did you mean "catena task"?`,
 		"runs lst":                          `unknown command "lst"; did you mean "catena runs list"?`,
-		"task":                              "name a command of catena task: apply, delete, list",
+		"task":                              "name a command of catena task: apply, backfill, delete, list",
 		"task show":                         "NAME is missing\nusage: catena task show NAME",
 		"task show a b":                     `unexpected argument "b"`,
 		"task list --colour":                "unknown flag: --colour",
@@ -285,7 +285,8 @@ func TestEveryCommandOfTheContractHasHelp(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
 		"dev", "master", "worker", "pkg push", "pkg list", "pkg show", "pkg files", "pkg history", "pkg diff", "pkg pull", "pkg promote",
-		"pkg rollback", "pkg delete", "task apply", "task list", "task show", "task run", "task pause", "task resume", "task delete", "calendar apply", "calendar list", "calendar show", "calendar delete",
+		"pkg rollback", "pkg delete", "task apply", "task list", "task show", "task run", "task pause", "task resume", "task backfill", "task delete",
+		"backfill list", "backfill show", "backfill cancel", "calendar apply", "calendar list", "calendar show", "calendar delete",
 		"runs list", "runs show", "runs logs", "runs cancel", "runs retry", "runs approve", "runs tree", "event send", "event list", "fires list", "workers list", "token create", "token list",
 		"token revoke", "doctor", "migrate up", "migrate down", "migrate status", "config print", "config validate", "config schema",
 		"completion bash", "version",

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +15,15 @@ import (
 
 func (s *session) firesCommand() *cobra.Command {
 	var filter client.FireFilter
-	var since string
+	var since, outcome string
 	listing := command("list", "List due times, newest first, and what became of each", nothing, func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if filter.Since, err = s.since(cmd, since); err != nil {
 			return err
+		}
+		filter.Outcome = task.FireOutcome(outcome)
+		if outcome != "" && !slices.Contains(task.FireOutcomes[:], filter.Outcome) {
+			return usageOf(cmd, "--outcome %q is none; use one of %v", outcome, task.FireOutcomes)
 		}
 		c, err := s.client()
 		if err != nil {
@@ -37,6 +42,7 @@ func (s *session) firesCommand() *cobra.Command {
 		return s.table("no due time has passed yet", []string{"DUE", "TASK", "OUTCOME", "COUNT", "REASON", "RUN"}, fireRows(fires))
 	})
 	listing.Flags().StringVar(&filter.Task, "task", "", "only due times of this task")
+	listing.Flags().StringVar(&outcome, "outcome", "", "only due times of which this became: started, caught_up, buffered, skipped, missed or paused")
 	listing.Flags().StringVar(&since, "since", "", "only due times since then: 2h, 7d or a time")
 	listing.Flags().IntVar(&filter.Limit, "limit", 50, "at most so many")
 	s.completeFlag(listing, "task", taskNames)

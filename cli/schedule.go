@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -131,7 +132,7 @@ func (s *session) showSchedule(schedule task.Schedule, due client.ScheduleDue) e
 		status = "paused"
 	}
 	pairs := [][2]string{
-		{"schedule", text}, {"status", status}, {"invalid", schedule.Invalid}, {"note", schedule.Note},
+		{"schedule", text}, {"id", strconv.FormatInt(schedule.ID, 10)}, {"status", status}, {"invalid", schedule.Invalid}, {"note", schedule.Note},
 		{"overlap", string(overlap)}, {"dst", dst},
 	}
 	zone := zoneOf(schedule)

@@ -19,7 +19,7 @@ import (
 
 func (s *session) taskCommand() *cobra.Command {
 	return group("task", "Create, look at and run tasks",
-		s.taskApply(), s.taskList(), s.taskShow(), s.taskRun(), s.taskPause(), s.taskResume(), s.taskDelete())
+		s.taskApply(), s.taskList(), s.taskShow(), s.taskRun(), s.taskPause(), s.taskResume(), s.taskBackfill(), s.taskDelete())
 }
 
 func (s *session) taskApply() *cobra.Command {
@@ -248,34 +248,6 @@ func (s *session) showChain(t task.Task) error {
 		rows = append(rows, []string{item.Path, item.Kind, short(item.Text, 120)})
 	}
 	return writeTable(s.out, []string{"STEP", "KIND", "ITEM"}, rows)
-}
-
-func (s *session) taskPause() *cobra.Command {
-	var note string
-	cmd := command("pause NAME", "Keep the schedules of a task from starting runs", named("NAME"), func(cmd *cobra.Command, args []string) error {
-		c, err := s.client()
-		if err != nil {
-			return err
-		}
-		t, err := c.PauseTask(cmd.Context(), args[0], note)
-		return s.changed(t, err, t.Name+" is paused; go on with catena task resume "+t.Name)
-	})
-	cmd.Flags().StringVar(&note, "note", "", "why")
-	cmd.ValidArgsFunction = s.complete(0, taskNames)
-	return cmd
-}
-
-func (s *session) taskResume() *cobra.Command {
-	cmd := command("resume NAME", "End the pause of a task", named("NAME"), func(cmd *cobra.Command, args []string) error {
-		c, err := s.client()
-		if err != nil {
-			return err
-		}
-		t, err := c.ResumeTask(cmd.Context(), args[0])
-		return s.changed(t, err, t.Name+" is resumed")
-	})
-	cmd.ValidArgsFunction = s.complete(0, taskNames)
-	return cmd
 }
 
 func (s *session) taskDelete() *cobra.Command {

@@ -119,6 +119,7 @@ func (c *Client) RetryRun(ctx context.Context, id uuid.UUID, from string) (task.
 func (c *Client) Fires(ctx context.Context, filter FireFilter) ([]task.Fire, error) {
 	query := url.Values{}
 	setString(query, "task", filter.Task)
+	setString(query, "outcome", string(filter.Outcome))
 	setString(query, "since", filter.Since)
 	setInt(query, "limit", int64(filter.Limit))
 	if last := filter.Before; last != nil {

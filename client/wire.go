@@ -114,9 +114,10 @@ type RunFilter struct {
 
 // FireFilter selects fires. Zero values select all.
 type FireFilter struct {
-	Task  string
-	Since string // an RFC 3339 time, or a span before now such as "2h"
-	Limit int    // 0: the server's default, 100; at most 10,000
+	Task    string
+	Outcome task.FireOutcome
+	Since   string // an RFC 3339 time, or a span before now such as "2h"
+	Limit   int    // 0: the server's default, 100; at most 10,000
 	// Before: only fires that follow this one in the list, such as the last one of the page before.
 	Before *task.Fire
 }

@@ -55,7 +55,7 @@ type Master struct {
 	ScaleUpAfter   task.Duration `yaml:"scaleUpAfter" min:"100ms" doc:"How long work waits before one more worker is started."`
 	ScaleDownAfter task.Duration `yaml:"scaleDownAfter" min:"1s" doc:"How long the last worker is not needed before it is stopped."`
 	Leader         bool          `yaml:"leader" doc:"Whether this master may become the leader: scheduler, dispatcher, reconciler and retention."`
-	RunMissedAfter task.Duration `yaml:"runMissedAfter" min:"1s" doc:"A due time found later than this is recorded as missed instead of started."`
+	CatchUpRate    int           `yaml:"catchUpRate" min:"1" max:"100000" doc:"Runs a second, in the whole cluster, that make up for due times that passed while nobody was there."`
 }
 
 // Server is the shared server.
@@ -124,7 +124,7 @@ func Default() Config {
 		Cluster:  Cluster{Name: "catena"},
 		Postgres: Postgres{MaxConns: 16},
 		Redis:    Redis{Sentinel: Sentinel{Addresses: []string{}}},
-		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, RunMissedAfter: task.Duration(10 * time.Minute),
+		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, CatchUpRate: 100,
 			ScaleUpAfter: task.Duration(2 * time.Second), ScaleDownAfter: task.Duration(time.Minute)},
 		Server: defaultServer(),
 		Worker: Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second),

@@ -107,7 +107,7 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 5, scheduled)
+	require.Equal(t, 6, scheduled)
 }
 
 func exampleExports(t *testing.T) map[string]bool {

@@ -146,7 +146,7 @@ func (tr *trial) endSchedules() []task.Fire {
 	now := time.Now()
 	tr.within(20*time.Second, func() bool {
 		tr.ledger.read(tr.cluster)
-		return tr.ledger.reached(now) == scheduled
+		return tr.ledger.reached(now) == scheduled && tr.text(`SELECT count(*)::text FROM catch_ups`) == "0"
 	}, "the schedules do not reach the present")
 	tr.apply(scheduleLine.ReplaceAllString(tr.schedules, ""))
 	tr.ledger.read(tr.cluster)

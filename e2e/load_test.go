@@ -190,10 +190,9 @@ type ledger struct {
 type ledgerKey struct {
 	schedule int64
 	due      time.Time
-	last     time.Time
 }
 
-// read adds what is new. It must be called before a thousand more are there.
+// read adds what is new; a range may have grown. It must be called before a thousand more are there.
 func (l *ledger) read(c *cluster) {
 	c.t.Helper()
 	for _, name := range []string{"faults/tick", "faults/tock"} {
@@ -201,7 +200,7 @@ func (l *ledger) read(c *cluster) {
 			return api.Fires(ctx, client.FireFilter{Task: name, Limit: 1000})
 		})
 		for _, f := range list {
-			l.fires[ledgerKey{f.Schedule, f.DueAt, f.LastDueAt}] = f
+			l.fires[ledgerKey{f.Schedule, f.DueAt}] = f
 		}
 	}
 }
@@ -209,9 +208,9 @@ func (l *ledger) read(c *cluster) {
 // reached counts the schedules whose ledger goes beyond t.
 func (l *ledger) reached(t time.Time) int {
 	beyond := map[int64]bool{}
-	for key := range l.fires {
-		if key.last.After(t) {
-			beyond[key.schedule] = true
+	for _, f := range l.fires {
+		if f.LastDueAt.After(t) {
+			beyond[f.Schedule] = true
 		}
 	}
 	return len(beyond)

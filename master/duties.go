@@ -90,6 +90,9 @@ func (l *leader) duties() []duty {
 	return []duty{
 		{name: "dispatch", every: 20 * time.Millisecond, once: l.dispatch.RunOnce},
 		{name: "schedule", every: 50 * time.Millisecond, once: l.scheduler.Fire},
+		{name: "buffered runs", every: 50 * time.Millisecond, once: l.scheduler.OpenBuffered},
+		{name: "catch-up", every: 100 * time.Millisecond, once: l.scheduler.CatchUp},
+		{name: "backfills", every: 200 * time.Millisecond, once: l.scheduler.Backfill},
 		{name: "catalogue", every: 250 * time.Millisecond, once: l.scheduler.Catalogue},
 		{name: "waits", every: 50 * time.Millisecond, once: l.waits.RunOnce},
 		{name: "lost workers", every: time.Second, once: l.reconcile, poke: l.died},

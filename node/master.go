@@ -33,8 +33,9 @@ const hangAfter = 5 * time.Second
 type masterNode struct {
 	*base
 	*listeners
-	name   string // in the leader's row and those of its workers
-	master *master.Master
+	name      string // in the leader's row and those of its workers
+	master    *master.Master
+	scheduler *scheduler.Scheduler
 }
 
 func (m *masterNode) close() {
@@ -103,6 +104,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 	host, _ := os.Hostname()
 	name := fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
 	m.name = name
+	m.scheduler = scheduler.New(scheduler.Config{CatchUpRate: cfg.Master.CatchUpRate}, b.store, b.dispatch, log)
 	m.master = master.New(master.Config{
 		Name: name, Lead: cfg.Master.Leader,
 		Retention: master.Retention{
@@ -117,7 +119,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 		Queues:  cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots,
 	}, master.Deps{
 		Store: b.store, Queue: b.queue, Dispatch: b.dispatch, Log: log,
-		Scheduler: scheduler.New(scheduler.Config{MissedAfter: time.Duration(cfg.Master.RunMissedAfter)}, b.store, b.dispatch, log),
+		Scheduler: m.scheduler,
 	})
 	return m, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/master"
@@ -31,7 +30,7 @@ func RunReadonlyMaster(ctx context.Context, cfg configs.Config, o Options, asJSO
 	log.Info("this master only looks: it writes nothing and starts nothing")
 	observer := master.Observer{
 		Store: s, Policy: policy(cfg), Workers: cfg.Master.Workers, Log: log,
-		Preview: scheduler.NewPreview(scheduler.Config{MissedAfter: time.Duration(cfg.Master.RunMissedAfter)}, s),
+		Preview: scheduler.NewPreview(scheduler.Config{CatchUpRate: cfg.Master.CatchUpRate}, s),
 		Tell:    func(w master.Would) error { return writeWould(o.Out, w, asJSON) },
 	}
 	return observer.Run(ctx)

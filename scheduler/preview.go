@@ -50,6 +50,10 @@ func (p *Preview) Due(ctx context.Context) ([]task.Fire, error) {
 		for t.more && !t.next.After(now) {
 			due.DueAt = t.next
 			decision := p.decide(due, now)
+			if late := decision.Late; late != nil {
+				fires = append(fires, task.Fire{Schedule: id, Task: due.Schedule.Task, DueAt: late.First, LastDueAt: late.Last,
+					Count: late.Count, Outcome: task.FireCaughtUp, FiredAt: now, Reason: "nobody was there in time; a run each, as far as the overlap policy allows"})
+			}
 			for _, f := range decision.Fires {
 				f.Schedule, f.Task = id, due.Schedule.Task
 				fires = append(fires, f)

@@ -3,8 +3,10 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/chain"
@@ -33,12 +35,27 @@ type Scheduler struct {
 	queue  Enqueuer
 	log    logrus.FieldLogger
 	specs  *cache
+	fires  *prometheus.CounterVec
+
+	mu     sync.Mutex // of what follows
+	budget float64    // runs that may be caught up now
+	filled time.Time  // when budget was computed
+	rest   time.Time  // no look for buffered runs before
 }
 
 // New returns a scheduler.
 func New(config Config, s *store.Store, q Enqueuer, log logrus.FieldLogger) *Scheduler {
-	return &Scheduler{config: config, store: s, queue: q, log: log, specs: newCache()}
+	fires := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "catena_fires_total", Help: "Due times that this master covered as the leader, by what became of them.",
+	}, []string{"outcome"})
+	for _, outcome := range task.FireOutcomes {
+		fires.WithLabelValues(string(outcome))
+	}
+	return &Scheduler{config: config, store: s, queue: q, log: log, specs: newCache(), fires: fires}
 }
+
+// Metrics counts due times by outcome.
+func (s *Scheduler) Metrics() prometheus.Collector { return s.fires }
 
 // Fire handles the schedules that are due.
 func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error) {
@@ -46,36 +63,45 @@ func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error)
 	if err != nil || next == nil || next.After(now) {
 		return false, err
 	}
-	taken, parcels, err := s.store.FireDue(ctx, term, fireBatch, s.decide)
-	s.queue.Enqueue(ctx, parcels)
+	fired, err := s.store.FireDue(ctx, term, fireBatch, s.decide)
+	s.announce(ctx, fired)
 	var rejected *store.Rejected
 	if errors.As(err, &rejected) {
 		s.log.WithFields(logrus.Fields{"task": rejected.Task, "schedule": rejected.Schedule}).
 			Error("a schedule is flagged and fires no more: " + rejected.Reason)
 		err = nil
 	}
-	return taken > 0, err
+	return fired.Taken > 0, err
+}
+
+// announce tells the queue and the counters of what was committed.
+func (s *Scheduler) announce(ctx context.Context, fired store.Fired) {
+	s.queue.Enqueue(ctx, fired.Parcels)
+	for outcome, n := range fired.Outcomes {
+		s.fires.WithLabelValues(string(outcome)).Add(float64(n))
+	}
 }
 
 // decide is called inside the store's transaction, so it only computes.
 func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
-	spec, err := s.specs.parse(due.Schedule, due.Calendars)
+	in, err := s.toDecide(due)
 	if err != nil {
 		// It was good when it was planned: its calendar has changed since, or the time zone database.
 		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}}
 	}
-	d := s.config.Decide(Due{
-		Schedule: due.Schedule, Spec: spec, TaskPaused: due.TaskPaused, Note: due.TaskNote,
-		DueAt: due.DueAt, LastRunActive: due.LastRunActive,
-	}, now)
-	if due.TaskInvalid != "" {
-		for i := range d.Fires {
-			if f := &d.Fires[i]; f.Outcome == task.FireStarted {
-				f.Outcome, f.Reason = task.FireSkipped, "the task is invalid: "+due.TaskInvalid
-			}
-		}
-	}
-	decision := store.Decision{Fires: d.Fires}
+	return decided(in.Spec, Decide(in, now))
+}
+
+func (s *Scheduler) toDecide(due store.Due) (Due, error) {
+	spec, err := s.specs.parse(due.Schedule, due.Calendars)
+	return Due{
+		Schedule: due.Schedule, Spec: spec, TaskPaused: due.TaskPaused, Note: due.TaskNote, Invalid: due.TaskInvalid,
+		Stale: due.Stale, DueAt: due.DueAt, LastRunActive: due.LastRunActive, Waiting: due.Waiting, Failures: due.Failures,
+	}, err
+}
+
+func decided(spec Spec, d Decision) store.Decision {
+	decision := store.Decision{Fires: d.Fires, Late: d.Late, Cancel: d.Cancel, Pause: d.Pause}
 	if spec.jitter > 0 {
 		decision.StartAt = spec.StartAt
 	}

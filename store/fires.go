@@ -12,9 +12,10 @@ import (
 
 // FireFilter selects rows of the ledger; zero fields do not filter.
 type FireFilter struct {
-	Task  string
-	Since time.Time
-	Limit int // 0: 100; at most 10000
+	Task    string
+	Outcome task.FireOutcome
+	Since   time.Time
+	Limit   int // 0: 100; at most 10000
 
 	// Only what follows this place of the list. Fires of the same due time are
 	// in the order of their schedules.
@@ -24,9 +25,10 @@ type FireFilter struct {
 
 const fireColumns = `f.schedule, f.task, f.due_at, f.last_due_at, f.count, f.outcome, f.reason, f.run, f.fired_at`
 
-// fireCondition is that of every list of fires: $1 since, $2 and $3 the place to go on at.
+// fireCondition is that of every list of fires: $1 since, $2 and $3 the place to go on at, $6 the outcome.
 const fireCondition = `($1::timestamptz IS NULL OR f.last_due_at >= $1)
-	AND ($2::timestamptz IS NULL OR f.due_at <= $2 AND (f.due_at < $2 OR f.schedule > $3))`
+	AND ($2::timestamptz IS NULL OR f.due_at <= $2 AND (f.due_at < $2 OR f.schedule > $3))
+	AND ($6 = '' OR f.outcome = $6)`
 
 // firesOfTask reads each schedule that the task has or had by the primary key.
 const firesOfTask = `
@@ -55,7 +57,7 @@ func (s *Store) Fires(ctx context.Context, f FireFilter) ([]task.Fire, error) {
 		if !storable(f.Task) {
 			return nil, s.unknownTask(ctx, f.Task)
 		}
-		list, err := s.fires(ctx, firesOfTask, append(args, f.Task)...)
+		list, err := s.fires(ctx, firesOfTask, append(args, f.Task, string(f.Outcome))...)
 		if err == nil && len(list) == 0 {
 			err = s.everExisted(ctx, f.Task)
 		}
@@ -69,9 +71,9 @@ func (s *Store) Fires(ctx context.Context, f FireFilter) ([]task.Fire, error) {
 		}
 	}
 	// The newest are wanted and have no index of their own: most often they are in the last partition or two.
-	list, err := s.fires(ctx, allFires, append(args, newest.UTC().Truncate(day))...)
+	list, err := s.fires(ctx, allFires, append(args, newest.UTC().Truncate(day), string(f.Outcome))...)
 	if err == nil && len(list) < limit {
-		list, err = s.fires(ctx, allFires, append(args, time.Unix(0, 0))...)
+		list, err = s.fires(ctx, allFires, append(args, time.Unix(0, 0), string(f.Outcome))...)
 	}
 	return list, err
 }

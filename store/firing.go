@@ -2,108 +2,198 @@ package store
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/catena-run/catena/task"
 )
 
-// start makes the runs of the fires. A due time whose run cannot be, by its
-// task's keys, dedupe or the strategy reject-new, is recorded as skipped with
-// the reason and disturbs no other.
-func (s *Store) start(ctx context.Context, tx pgx.Tx, f *firing) error {
-	keys, refused := s.keysOf(f.view, f.wanted)
-	skipped := map[int]string{}
-	if refused != nil {
-		for i, reason := range refused.Reasons {
-			skipped[i] = reason.Error()
-		}
-	}
-	accepted := make([]Accepted, len(f.wanted))
-	for i, id := range s.ids.mint(f.view.now, len(f.wanted)) {
-		accepted[i] = Accepted{ID: id}
-	}
-	if keys != nil {
-		if err := rejectFires(ctx, tx, f, keys, skipped); err != nil {
-			return err
-		}
-		if err := dedupeFires(ctx, tx, f, keys, accepted, skipped); err != nil { // last: a key that was taken has a run
-			return err
-		}
-	}
-	for i, run := range f.wanted {
-		fire := &f.fires[f.places[i]]
-		if reason, no := skipped[i]; no {
-			fire.Outcome, fire.Reason = task.FireSkipped, reason
-			continue
-		}
-		id := accepted[i].ID
-		fire.Run = &id
-		f.last[fire.Schedule] = id
-		f.runs.add(id, run, keyAt(keys, i))
-	}
-	return nil
+// firing gathers what one transaction of due schedules writes.
+type firing struct {
+	view    *laneView
+	runs    *insertion
+	wanted  []NewRun // of the fires at the same index of places
+	places  []int
+	last    map[int64]uuid.UUID // the run that later due times of a schedule are compared with
+	fires   []ledgerRow
+	next    []dueRow
+	late    []lateRow
+	cancels []replaced
+	pauses  map[int64]string
 }
 
-func dedupeFires(ctx context.Context, tx pgx.Tx, f *firing, keys []LimitKeys, accepted []Accepted, skipped map[int]string) error {
-	var claims []keyClaim
-	for i, run := range f.wanted {
-		if d := f.view.tasks[run.Task].limits.Dedupe; d != nil && keys[i].Dedupe != nil && skipped[i] == "" {
-			claims = append(claims, keyClaim{i, run.Task, task.DedupePrefix + *keys[i].Dedupe, nil, f.view.now.Add(time.Duration(d.Window))})
-		}
+// dueRow is what a turn makes of a row of schedule_due.
+type dueRow struct {
+	schedule int64
+	at       *time.Time // nil: never again
+	lastRun  *uuid.UUID
+	failures int
+	openFire *time.Time
+	kept     bool // though never due again
+}
+
+type lateRow struct {
+	Late
+	schedule int64
+}
+
+func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due) (*firing, error) {
+	wanted := make([]NewRun, len(due))
+	for i, d := range due {
+		wanted[i].Task = d.Schedule.Task
 	}
-	if err := claimKeys(ctx, tx, claims, accepted); err != nil {
+	view, err := s.lookAtLanes(ctx, tx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	return &firing{view: view, runs: newInsertion(view), pauses: map[int64]string{}, last: map[int64]uuid.UUID{}}, nil
+}
+
+// include adds the decision about a due schedule.
+func (s *Store) include(f *firing, d Due, decision Decision) error {
+	row := dueRow{schedule: d.Schedule.ID, at: decision.Next, lastRun: d.active(), failures: d.Failures}
+	if err := s.includeFires(f, d, decision, &row); err != nil {
 		return err
 	}
-	for _, c := range claims {
-		if accepted[c.index].Duplicate {
-			skipped[c.index] = duplicateReason(*keys[c.index].Dedupe, accepted[c.index].ID)
+	if late := decision.Late; late != nil {
+		if !s.days.has(late.First.UTC().Truncate(day)) {
+			return errNoDay{late.First}
 		}
+		f.late = append(f.late, lateRow{Late: *late, schedule: d.Schedule.ID})
+	}
+	if decision.Pause != "" {
+		f.pauses[d.Schedule.ID] = decision.Pause
+		row.failures = 0
+	}
+	f.includeCancel(d, decision)
+	row.kept = decision.Late != nil
+	f.next = append(f.next, row)
+	return nil
+}
+
+// includeFires adds the rows of the ledger and the runs that they want.
+func (s *Store) includeFires(f *firing, d Due, decision Decision, row *dueRow) error {
+	for i, fire := range decision.Fires {
+		if !s.days.has(fire.DueAt.UTC().Truncate(day)) {
+			return errNoDay{fire.DueAt}
+		}
+		fire.Schedule, fire.Task = d.Schedule.ID, d.Schedule.Task
+		entry := ledgerRow{Fire: fire}
+		if i == 0 && fire.DueAt.Equal(d.DueAt) {
+			entry.extends = extendable(d.openFire, fire)
+		}
+		if fire.Outcome.HasRun() {
+			f.wanted = append(f.wanted, NewRun{Task: fire.Task, At: decision.startAt(fire.DueAt), schedule: fire.Schedule, dueAt: fire.DueAt, buffered: fire.Outcome == task.FireBuffered})
+			f.places = append(f.places, len(f.fires))
+		}
+		f.fires = append(f.fires, entry)
+		row.openFire = nil
+		if i == len(decision.Fires)-1 && !fire.Outcome.HasRun() {
+			at := fire.DueAt
+			if entry.extends != nil {
+				at = *entry.extends
+			}
+			row.openFire = &at
+		}
+	}
+	if len(decision.Fires) == 0 && decision.Late == nil {
+		row.openFire = d.openFire
+	}
+	if n := len(decision.Fires); n > 0 && decision.Late != nil && decision.Fires[n-1].DueAt.Before(decision.Late.First) {
+		row.openFire = nil // what is to be caught up stands between it and the next due time
 	}
 	return nil
 }
 
-// rejectFires skips due times whose run would find its limit reached, counting
-// those that wait for it.
-func rejectFires(ctx context.Context, tx pgx.Tx, f *firing, keys []LimitKeys, skipped map[int]string) error {
-	left := map[placeKey]int{}
-	for i, run := range f.wanted {
-		info := f.view.tasks[run.Task]
-		c := info.limits.Concurrency
-		if skipped[i] != "" || c == nil || c.Strategy != task.StrategyRejectNew || keys[i].Concurrency == nil {
+func (s *Store) writeFiring(ctx context.Context, tx pgx.Tx, f *firing) error {
+	if err := s.start(ctx, tx, f); err != nil {
+		return err
+	}
+	if err := cancelEarlier(ctx, tx, f.cancels); err != nil {
+		return err
+	}
+	if !f.runs.empty() {
+		if err := f.runs.write(ctx, tx); err != nil {
+			return err
+		}
+	}
+	batch := &pgx.Batch{}
+	f.queueNext(batch)
+	queueFires(batch, f.fires)
+	f.queueLate(batch)
+	f.queuePauses(batch)
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// lastOf returns the run that later due times are compared with.
+func (f *firing) lastOf(row dueRow) *uuid.UUID {
+	if made, ok := f.last[row.schedule]; ok {
+		return &made
+	}
+	return row.lastRun
+}
+
+func (f *firing) queueNext(batch *pgx.Batch) {
+	var ids, over []int64
+	var failures []int32
+	var next, open []*time.Time
+	var last []*uuid.UUID
+	for _, row := range f.next {
+		run := f.lastOf(row)
+		if row.at == nil && run == nil && !row.kept {
+			over = append(over, row.schedule)
 			continue
 		}
-		k := placeKey{run.Task, *keys[i].Concurrency}
-		if _, known := left[k]; !known {
-			var used int
-			if err := tx.QueryRow(ctx, occupied, limitScope(run.Task), k.key, info.lane, run.Task, LimitKeys{Rate: keys[i].Rate, Concurrency: &k.key}.joined(), c.Limit).
-				Scan(&used); err != nil {
-				return err
-			}
-			left[k] = c.Limit - used
-		}
-		if left[k]--; left[k] < 0 {
-			skipped[i] = reachedText(c, k.key) + ", and the strategy is reject-new"
-		}
+		ids, failures, next = append(ids, row.schedule), append(failures, int32(row.failures)), append(next, row.at)
+		open, last = append(open, row.openFire), append(last, run)
 	}
-	return nil
+	batch.Queue(`UPDATE schedule_due d SET due_at = coalesce(i.due_at, 'infinity'), last_run = i.last_run, failures = i.failures, open_fire = i.open_fire
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::int[], $5::timestamptz[]) AS i(id, due_at, last_run, failures, open_fire)
+		WHERE d.schedule = i.id`, ids, next, last, failures, open)
+	if len(over) > 0 {
+		batch.Queue(`DELETE FROM schedule_due WHERE schedule = ANY($1)`, over)
+	}
 }
 
-// occupied counts the runs under way and those about to start, up to the limit.
-const occupied = `
-	SELECT (SELECT count(*) FROM holds WHERE scope = $1 AND key = $2)
-		+ (SELECT count(*) FROM (SELECT 1 FROM ready WHERE hold = 'limited' AND lane = $3 AND task = $4 AND limit_keys = $5 LIMIT $6) w)`
+func (f *firing) queueLate(batch *pgx.Batch) {
+	n := len(f.late)
+	if n == 0 {
+		return
+	}
+	ids, counts, first, last := make([]int64, n), make([]int64, n), make([]time.Time, n), make([]time.Time, n)
+	for i, row := range f.late {
+		ids[i], counts[i], first[i], last[i] = row.schedule, row.Count, row.First, row.Last
+	}
+	batch.Queue(`INSERT INTO catch_ups (schedule, next_at, last_at, count, noticed_at)
+		SELECT *, $5 FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::bigint[])`, ids, first, last, counts, f.view.now)
+}
 
-// joined is what ready.limit_keys says of these keys.
-func (k LimitKeys) joined() string {
-	text := ""
-	if k.Concurrency != nil {
-		text = "c" + *k.Concurrency
+func (f *firing) queuePauses(batch *pgx.Batch) {
+	if len(f.pauses) == 0 {
+		return
 	}
-	text += "\x1f"
-	if k.Rate != nil {
-		text += "r" + *k.Rate
+	ids := slices.Sorted(maps.Keys(f.pauses))
+	notes := make([]string, len(ids))
+	for i, id := range ids {
+		notes[i] = clean(f.pauses[id])
 	}
-	return text
+	batch.Queue(`UPDATE schedules s SET paused = true, note = i.note FROM unnest($1::bigint[], $2::text[]) AS i(id, note)
+		WHERE s.id = i.id AND NOT s.paused`, ids, notes)
+}
+
+// fired sums up what the turn did.
+func (f *firing) fired(taken int) Fired {
+	out := Fired{Taken: taken, Outcomes: map[task.FireOutcome]int64{}}
+	if f == nil {
+		return out
+	}
+	out.Runs, out.Parcels = len(f.runs.ids), f.runs.parcels()
+	for _, row := range f.fires {
+		out.Outcomes[row.Outcome] += row.Count
+	}
+	return out
 }

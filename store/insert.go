@@ -28,8 +28,10 @@ type NewRun struct {
 	Key    string          // idempotency key within the task; "": none
 	Parent *Parent         // the run that starts it as its child
 
-	schedule int64 // set by FireDue only
+	schedule int64 // of a due time; 0: none
 	dueAt    time.Time
+	buffered bool  // it waits until the schedule's earlier run has ended
+	backfill int64 // it belongs to; 0: none
 }
 
 // Accepted answers one NewRun, at the same index.
@@ -114,6 +116,7 @@ type insertion struct {
 	fences, priorities           []int32
 	parcelIDs, releases, planned []*int64
 	params                       []*string
+	backfills                    []*int64
 	due, available               []*time.Time
 	lanes                        []*string // where it is not the queue
 	rateKeys, concurrencyKeys    []*string
@@ -141,6 +144,11 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	if run.schedule != 0 {
 		schedule, due = &run.schedule, &run.dueAt
 	}
+	var backfill *int64
+	if run.backfill != 0 {
+		backfill = &run.backfill
+	}
+	p.backfills = append(p.backfills, backfill)
 	later := run.At.After(p.view.now)
 	if later {
 		available = &run.At
@@ -153,7 +161,8 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.lanes, p.rateKeys, p.concurrencyKeys = append(p.lanes, lane), append(p.rateKeys, keys.Rate), append(p.concurrencyKeys, keys.Concurrency)
 	limited := keys.Rate != nil || keys.Concurrency != nil
 
-	if !later && !info.paused && !limited && p.packer.put(info.lane, id, info.micros, p.view.lanes[info.lane].direct()) {
+	if !later && !info.paused && !limited && !run.buffered && run.backfill == 0 &&
+		p.packer.put(info.lane, id, info.micros, p.view.lanes[info.lane].direct()) {
 		p.states, p.fences = append(p.states, string(task.StateDispatched)), append(p.fences, 1)
 		release := p.view.release
 		p.releases, p.parcelIDs = append(p.releases, &release), append(p.parcelIDs, nil) // the parcel's id follows
@@ -163,8 +172,8 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.releases, p.parcelIDs = append(p.releases, nil), append(p.parcelIDs, nil)
 	p.waiting = append(p.waiting, len(p.ids)-1)
 	switch {
-	case limited:
-		p.holds = append(p.holds, holdLimited)
+	case run.buffered:
+		p.holds = append(p.holds, holdBuffered)
 	case later:
 		p.holds = append(p.holds, holdLater)
 	case info.paused:
@@ -189,15 +198,15 @@ func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`
 		INSERT INTO runs (id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, created_at, available_at,
-			lane, rate_key, concurrency_key)
+			lane, rate_key, concurrency_key, backfill)
 		SELECT id, task, revision, state, fence, parcel, priority, queue, params::json, release, schedule, due_at, $13, available_at,
-			lane, rate_key, concurrency_key
+			lane, rate_key, concurrency_key, backfill
 		FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::text[], $9::text[],
-			$10::bigint[], $11::bigint[], $12::timestamptz[], $14::timestamptz[], $15::text[], $16::text[], $17::text[])
+			$10::bigint[], $11::bigint[], $12::timestamptz[], $14::timestamptz[], $15::text[], $16::text[], $17::text[], $18::bigint[])
 			AS i(id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, available_at,
-				lane, rate_key, concurrency_key)`,
+				lane, rate_key, concurrency_key, backfill)`,
 		p.ids, p.tasks, p.revisions, p.states, p.fences, p.parcelIDs, p.priorities, p.queues, p.params,
-		p.releases, p.planned, p.due, p.view.now, p.available, p.lanes, p.rateKeys, p.concurrencyKeys)
+		p.releases, p.planned, p.due, p.view.now, p.available, p.lanes, p.rateKeys, p.concurrencyKeys, p.backfills)
 	if len(p.waiting) > 0 {
 		p.queueReady(batch)
 	}
@@ -209,7 +218,7 @@ func (p *insertion) queueReady(batch *pgx.Batch) {
 	n := len(p.waiting)
 	ids, lanes, tasks := make([]uuid.UUID, n), make([]string, n), make([]string, n)
 	priorities, revisions, at, ranks := make([]int32, n), make([]int64, n), make([]time.Time, n), make([]time.Time, n)
-	rates, concurrencies := make([]*string, n), make([]*string, n)
+	rates, concurrencies, schedules := make([]*string, n), make([]*string, n), make([]*int64, n)
 	for to, from := range p.waiting {
 		ids[to], lanes[to], tasks[to] = p.ids[from], p.queues[from], p.tasks[from]
 		if p.lanes[from] != nil {
@@ -220,12 +229,18 @@ func (p *insertion) queueReady(batch *pgx.Batch) {
 			at[to] = *p.available[from]
 		}
 		ranks[to] = p.view.now.Add(-time.Duration(p.priorities[from]) * priorityAge)
+		if p.backfills[from] != nil {
+			ranks[to] = ranks[to].Add(backfillRank)
+		}
+		if p.holds[to] == holdBuffered {
+			schedules[to] = p.planned[from]
+		}
 		rates[to], concurrencies[to] = p.rateKeys[from], p.concurrencyKeys[from]
 	}
-	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, hold, available_at, rank, rate_key, concurrency_key)
+	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, hold, available_at, rank, rate_key, concurrency_key, schedule)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
-			$8::timestamptz[], $9::text[], $10::text[])`,
-		ids, lanes, priorities, revisions, tasks, p.holds, at, ranks, rates, concurrencies)
+			$8::timestamptz[], $9::text[], $10::text[], $11::bigint[])`,
+		ids, lanes, priorities, revisions, tasks, p.holds, at, ranks, rates, concurrencies, schedules)
 }
 
 // priorityAge is how much longer than a run of one priority less a run seems to

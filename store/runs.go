@@ -136,9 +136,13 @@ func (s *Store) retryRun(ctx context.Context, id uuid.UUID, from, by string) err
 		return err
 	}
 	return s.inTx(ctx, "retry run "+id.String(), func(tx pgx.Tx) error {
+		waits, err := retried(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		var state task.State
 		var tail *string
-		err := tx.QueryRow(ctx, `SELECT state, tail::text FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &tail)
+		err = tx.QueryRow(ctx, `SELECT state, tail::text FROM runs WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&state, &tail)
 		if isMissing(err) {
 			return noRun(id)
 		}
@@ -152,7 +156,7 @@ func (s *Store) retryRun(ctx context.Context, id uuid.UUID, from, by string) err
 		if err != nil {
 			return err
 		}
-		return requeueByHand(ctx, tx, id, kept, next, by)
+		return requeueByHand(ctx, tx, id, kept, next, by, waits)
 	})
 }
 
@@ -191,7 +195,7 @@ func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from 
 
 func stepName(s task.Step) string { return strings.TrimSuffix(s.Path+" "+s.Name, " ") }
 
-func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string) error {
+func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string, waits int64) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
 	batch.Queue(`DELETE FROM waits WHERE run = $1`, id)
@@ -218,8 +222,9 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
 	batch.Queue(`DELETE FROM child_cancels WHERE parent = $1`, id)
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
-	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit)
-		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, `+openHold+`, rate_key, concurrency_key, concurrency_limit
-		FROM runs WHERE id = $1`, id)
+	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit, schedule)
+		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, CASE WHEN $2 > 0 THEN 'buffered' ELSE `+openHold+` END,
+			rate_key, concurrency_key, concurrency_limit, nullif($2, 0)
+		FROM runs WHERE id = $1`, id, waits)
 	return tx.SendBatch(ctx, batch).Close()
 }

@@ -91,17 +91,25 @@ func (s *Store) PlanSchedules(ctx context.Context, term int64, plans []Plan) err
 		}
 		batch := &pgx.Batch{}
 		batch.Queue(`
-			INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason)
-			SELECT d.schedule, d.due_at, d.due_at, 1, s.task, 'missed', 'the schedule was edited before this due time was fired'
+			INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason, fired_at)
+			SELECT d.schedule, d.due_at, s.updated_at, 1, s.task, 'missed', 'the schedule was edited before what was due until then was fired', clock_timestamp()
 			FROM schedule_due d JOIN schedules s ON s.id = d.schedule
 			WHERE d.schedule = ANY ($1) AND d.due_at <= s.updated_at AND d.due_at >= `+firstDue+` ON CONFLICT DO NOTHING`, done)
+		batch.Queue(`
+			WITH c AS (DELETE FROM catch_ups WHERE schedule = ANY ($1) RETURNING schedule, next_at, last_at, count)
+			INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason, fired_at)
+			SELECT c.schedule, c.next_at, c.last_at, c.count, s.task, 'missed', 'the schedule was edited before these due times were caught up', clock_timestamp()
+			FROM c JOIN schedules s ON s.id = c.schedule ON CONFLICT DO NOTHING`, done)
 		batch.Queue(`
 			INSERT INTO schedule_due (schedule, due_at) SELECT i.id, i.next
 			FROM unnest($1::bigint[], $2::timestamptz[]) AS i(id, next) WHERE i.next IS NOT NULL AND i.id = ANY ($3)
 				AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.schedule = i.id AND f.due_at = i.next)
-			ON CONFLICT (schedule) DO UPDATE SET due_at = excluded.due_at`, ids, next, done)
+			ON CONFLICT (schedule) DO UPDATE SET due_at = excluded.due_at, open_fire = NULL`, ids, next, done)
 		batch.Queue(`
 			DELETE FROM schedule_due d USING unnest($1::bigint[], $2::timestamptz[]) AS i(id, next)
+			WHERE d.schedule = i.id AND i.next IS NULL AND i.id = ANY ($3) AND d.last_run IS NULL`, ids, next, done)
+		batch.Queue(`
+			UPDATE schedule_due d SET due_at = 'infinity', open_fire = NULL FROM unnest($1::bigint[], $2::timestamptz[]) AS i(id, next)
 			WHERE d.schedule = i.id AND i.next IS NULL AND i.id = ANY ($3)`, ids, next, done)
 		return tx.SendBatch(ctx, batch).Close()
 	})
@@ -127,26 +135,60 @@ func (s *Store) ensureOverdueDays(ctx context.Context, ids []int64) error {
 	return nil
 }
 
+// Punctual is how late a due time may be noticed and still count as on time: it
+// is more than the time in which another master takes the lead.
+const Punctual = 10 * time.Second
+
 // Due is a schedule whose due time has come.
 type Due struct {
 	Schedule      task.Schedule
+	Stale         bool // its one time had passed when it was made
 	DueAt         time.Time
+	Until         time.Time // of due times to catch up: the last one
 	TaskPaused    bool
 	TaskNote      string
 	TaskInvalid   string
 	LastRunActive bool              // the run that it made last has not ended
+	Waiting       int               // runs of it that wait for the end of an earlier one
+	Failures      int               // runs that failed in a row
 	Calendars     map[string]string // the days, as JSON, of the calendars that it excludes and that are there
 
-	lastRun *uuid.UUID
+	lastRun  *uuid.UUID
+	openFire *time.Time
 }
 
-// Decision is what becomes of a due schedule. A fire of outcome started gets
-// its run from FireDue. Together with Next the fires must cover every due time
+// active returns the run to compare a due time with, nil when it has ended.
+func (d *Due) active() *uuid.UUID {
+	if d.LastRunActive {
+		return d.lastRun
+	}
+	return nil
+}
+
+// Decision is what becomes of a due schedule. Fires that have a run get it from
+// the store. Together with Next and Late the fires must cover every due time
 // from DueAt on exactly once.
 type Decision struct {
 	Fires   []task.Fire
 	Next    *time.Time                    // nil: not again
 	StartAt func(due time.Time) time.Time // when the run of a due time starts; nil: at once
+	Late    *Late                         // due times to catch up, older than those of Next
+	Cancel  task.Overlap                  // cancel-other or terminate-other: the earlier runs are to end
+	Pause   string                        // why the schedule is to be paused; "": it is not
+}
+
+// Late are due times that passed while nobody was there.
+type Late struct {
+	First, Last time.Time
+	Count       int64
+}
+
+// Fired is what a turn of firing did.
+type Fired struct {
+	Taken    int // schedules
+	Runs     int
+	Parcels  []Parcel // to enqueue
+	Outcomes map[task.FireOutcome]int64
 }
 
 // errNoDay says that the ledger lacks the partition of a day.
@@ -170,27 +212,27 @@ func (e *Rejected) Error() string {
 
 // FireDue takes up to limit schedules that are due by the database clock, asks
 // decide about each, and writes ledger, runs and next due times in one
-// transaction: either all of it happened or none. It returns the number of
-// schedules taken and the parcels to enqueue. When the database refuses what a
+// transaction: either all of it happened or none. What is on time goes before
+// what is late. When the database refuses what a
 // schedule would write, fewer are taken at once until that schedule stands
 // alone; it is then flagged, and the error is a *Rejected.
-func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(due Due, now time.Time) Decision) (taken int, parcels []Parcel, err error) {
+func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(due Due, now time.Time) Decision) (Fired, error) {
 	for {
-		due, parcels, err := s.fireOnce(ctx, term, limit, decide)
+		due, f, err := s.fireOnce(ctx, term, limit, decide)
 		var missing errNoDay
 		switch {
 		case errors.As(err, &missing):
 			if err := s.ensureFireDay(ctx, missing.at); err != nil {
-				return 0, nil, err
+				return Fired{}, err
 			}
 		case refusesValue(err) && len(due) > 1:
 			limit = len(due) / 2
 		case refusesValue(err) && len(due) == 1:
-			return 1, nil, s.rejectDue(ctx, term, due[0], err)
+			return Fired{Taken: 1}, s.rejectDue(ctx, term, due[0], err)
 		case err != nil:
-			return 0, nil, err
+			return Fired{}, err
 		default:
-			return len(due), parcels, nil
+			return f.fired(len(due)), nil
 		}
 	}
 }
@@ -224,9 +266,9 @@ func (s *Store) rejectDue(ctx context.Context, term int64, due Due, cause error)
 	return &Rejected{Schedule: id, Task: due.Schedule.Task, Reason: reason}
 }
 
-func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (due []Due, parcels []Parcel, err error) {
+func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (due []Due, f *firing, err error) {
 	err = s.inTx(ctx, "fire due schedules", func(tx pgx.Tx) error {
-		due, parcels = nil, nil
+		due, f = nil, nil
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
@@ -236,160 +278,74 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 		if err = s.addCalendars(ctx, tx, due); err != nil {
 			return err
 		}
-		f, err := s.newFiring(ctx, tx, due, decide)
-		if err != nil {
+		if f, err = s.newFiring(ctx, tx, due); err != nil {
 			return err
 		}
-		parcels, err = f.write(ctx, tx)
-		return err
+		for _, d := range due {
+			if _, there := f.view.tasks[d.Schedule.Task]; !there {
+				continue // renamed a moment ago: its next turn knows the name
+			}
+			if err := s.include(f, d, decide(d, f.view.now)); err != nil {
+				return err
+			}
+		}
+		return s.writeFiring(ctx, tx, f)
 	})
-	return due, parcels, err
+	return due, f, err
 }
 
-// lockDue takes what is due in the order of its time. The sub-select makes the
+const dueColumns = specColumns + `, coalesce(s.at <= s.updated_at, false), d.last_run, d.failures, d.open_fire, t.paused, t.note, t.invalid`
+
+// scanDue reads dueColumns and what follows them.
+func scanDue(row pgx.CollectableRow, d *Due, more ...any) error {
+	spec := specRow{Schedule: &d.Schedule}
+	err := row.Scan(append(append(spec.targets(), &d.Stale, &d.lastRun, &d.Failures, &d.openFire, &d.TaskPaused, &d.TaskNote, &d.TaskInvalid), more...)...)
+	spec.finish()
+	return err
+}
+
+// lockDue takes what is due in the order of its time, on time first, but leaves
+// a place for what is late. The sub-select makes the
 // clock one value: an index cannot be searched with a volatile function, and a
 // table of a million schedules would be walked to its end.
 func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
 	return readDue(ctx, tx, limit, `FOR UPDATE OF d SKIP LOCKED`)
 }
 
-// readDue reads what is due in the order of its time, with the given lock.
+// readDue reads what lockDue takes, with the given lock.
 func readDue(ctx context.Context, tx pgx.Tx, limit int, lock string) ([]Due, error) {
-	rows, err := tx.Query(ctx, `
-		SELECT `+specColumns+`, d.due_at, d.last_run, t.paused, t.note, t.invalid
+	const statement = `
+		SELECT ` + dueColumns + `, d.due_at
 		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
-		WHERE d.due_at <= (SELECT clock_timestamp()) AND d.due_at >= `+firstDue+` AND s.planned = s.version
-		ORDER BY d.due_at LIMIT $1 `+lock, limit)
-	if err != nil {
-		return nil, err
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
-		spec := specRow{Schedule: &d.Schedule}
-		err = row.Scan(append(spec.targets(), &d.DueAt, &d.lastRun, &d.TaskPaused, &d.TaskNote, &d.TaskInvalid)...)
-		spec.finish()
-		return d, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return list, findActive(ctx, tx, list)
-}
-
-// findActive tells which of the schedules' last runs have not ended.
-func findActive(ctx context.Context, tx pgx.Tx, list []Due) error {
-	var ids []uuid.UUID
-	for _, d := range list {
-		if d.lastRun != nil {
-			ids = append(ids, *d.lastRun)
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	low, high := bounds(ids)
-	rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE id = ANY($1) AND id BETWEEN $2 AND $3 AND finished_at IS NULL`, ids, low, high)
-	if err != nil {
-		return err
-	}
-	active := map[uuid.UUID]bool{}
-	var id uuid.UUID
-	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { active[id] = true; return nil }); err != nil {
-		return err
-	}
-	for i := range list {
-		list[i].LastRunActive = list[i].lastRun != nil && active[*list[i].lastRun]
-	}
-	return nil
-}
-
-// firing gathers what one transaction of due schedules writes.
-type firing struct {
-	view  *laneView
-	runs  *insertion
-	fires []task.Fire
-	next  map[int64]*time.Time
-
-	wanted []NewRun // of the fires at the same index of places
-	places []int
-	last   map[int64]uuid.UUID
-}
-
-func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due, decide func(Due, time.Time) Decision) (*firing, error) {
-	tasks := make([]NewRun, len(due))
-	for i, d := range due {
-		tasks[i].Task = d.Schedule.Task
-	}
-	view, err := s.lookAtLanes(ctx, tx, tasks)
-	if err != nil {
-		return nil, err
-	}
-	f := &firing{view: view, runs: newInsertion(view), next: map[int64]*time.Time{}, last: map[int64]uuid.UUID{}}
-	for _, d := range due {
-		if _, there := view.tasks[d.Schedule.Task]; !there {
-			continue // renamed a moment ago: its next turn knows the name
-		}
-		decision := decide(d, view.now)
-		f.next[d.Schedule.ID] = decision.Next
-		for _, fire := range decision.Fires {
-			if !s.days.has(fire.DueAt.UTC().Truncate(day)) {
-				return nil, errNoDay{fire.DueAt}
-			}
-			fire.Schedule, fire.Task = d.Schedule.ID, d.Schedule.Task
-			if fire.Outcome == task.FireStarted {
-				f.wanted = append(f.wanted, NewRun{Task: fire.Task, At: decision.startAt(fire.DueAt), schedule: fire.Schedule, dueAt: fire.DueAt})
-				f.places = append(f.places, len(f.fires))
-			}
-			f.fires = append(f.fires, fire)
-		}
-	}
-	return f, s.start(ctx, tx, f)
-}
-
-func (f *firing) write(ctx context.Context, tx pgx.Tx) ([]Parcel, error) {
-	if !f.runs.empty() {
-		if err := f.runs.write(ctx, tx); err != nil {
+		WHERE d.due_at <= (SELECT clock_timestamp() - $2::interval) AND d.due_at >= (SELECT greatest(` + firstDue + `, clock_timestamp() - $3::interval))
+			AND s.planned = s.version
+		ORDER BY d.due_at LIMIT $1 `
+	const ever = 100 * 366 * day
+	var list []Due
+	taken := map[int64]bool{}
+	for _, part := range []struct {
+		limit     int
+		from, ago time.Duration
+	}{{limit - limit/10, 0, Punctual}, {limit, Punctual, ever}} {
+		rows, err := tx.Query(ctx, statement+lock, part.limit-len(list), part.from, part.ago)
+		if err != nil {
 			return nil, err
 		}
-	}
-	batch := &pgx.Batch{}
-	f.queueFires(batch)
-	f.queueNext(batch)
-	return f.runs.parcels(), tx.SendBatch(ctx, batch).Close()
-}
-
-func (f *firing) queueFires(batch *pgx.Batch) {
-	n := len(f.fires)
-	schedules, tasks, outcomes, reasons := make([]int64, n), make([]string, n), make([]string, n), make([]string, n)
-	first, last, counts, runs := make([]time.Time, n), make([]time.Time, n), make([]int64, n), make([]*uuid.UUID, n)
-	for i, fire := range f.fires {
-		schedules[i], tasks[i], outcomes[i], reasons[i] = fire.Schedule, fire.Task, string(fire.Outcome), clean(fire.Reason)
-		first[i], last[i], counts[i], runs[i] = fire.DueAt, fire.LastDueAt, fire.Count, fire.Run
-	}
-	batch.Queue(`INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason, run)
-		SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::uuid[])`,
-		schedules, first, last, counts, tasks, outcomes, reasons, runs)
-}
-
-func (f *firing) queueNext(batch *pgx.Batch) {
-	var ids, over []int64
-	var next []time.Time
-	var last []*uuid.UUID
-	for id, at := range f.next {
-		if at == nil {
-			over = append(over, id)
-			continue
+		more, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+			err = scanDue(row, &d, &d.DueAt)
+			return d, err
+		})
+		if err != nil {
+			return nil, err
 		}
-		var run *uuid.UUID
-		if made, ok := f.last[id]; ok {
-			run = &made
+		for _, d := range more {
+			if !taken[d.Schedule.ID] { // it became late between the two looks
+				taken[d.Schedule.ID] = true
+				list = append(list, d)
+			}
 		}
-		ids, next, last = append(ids, id), append(next, *at), append(last, run)
 	}
-	batch.Queue(`UPDATE schedule_due d SET due_at = i.due_at, last_run = coalesce(i.last_run, d.last_run)
-		FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[]) AS i(id, due_at, last_run) WHERE d.schedule = i.id`, ids, next, last)
-	if len(over) > 0 {
-		batch.Queue(`DELETE FROM schedule_due WHERE schedule = ANY($1)`, over)
-	}
+	return list, lookBack(ctx, tx, list)
 }
 
 // NextDue returns when the next schedule is due, and the database clock.

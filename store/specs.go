@@ -133,14 +133,26 @@ func filled(sc task.Schedule) task.Schedule {
 	return sc
 }
 
-// sameSchedule compares what an author writes.
-func sameSchedule(a, b task.Schedule) bool {
+// sameTimes tells whether two schedules have the same due times: they are then
+// one schedule, with its ledger and its runs, whatever else was edited.
+func sameTimes(a, b task.Schedule) bool {
 	a, b = filled(a), filled(b)
 	return sameTime(a.At, b.At) && sameTime(a.Start, b.Start) && sameTime(a.End, b.End) &&
-		a.Cron == b.Cron && a.Timezone == b.Timezone && a.Overlap == b.Overlap && a.Paused == b.Paused &&
-		msOf(a.Every) == msOf(b.Every) && msOf(a.Offset) == msOf(b.Offset) && msOf(a.Jitter) == msOf(b.Jitter) &&
-		msOf(*a.CatchUp) == msOf(*b.CatchUp) && sameCalendar(a.Calendar, b.Calendar) && slices.Equal(a.Exclude, b.Exclude) &&
-		a.DST == b.DST && a.Buffer == b.Buffer && a.PauseOnFailure == b.PauseOnFailure && a.Note == b.Note
+		a.Cron == b.Cron && a.Timezone == b.Timezone && msOf(a.Every) == msOf(b.Every) && msOf(a.Offset) == msOf(b.Offset) &&
+		sameCalendar(a.Calendar, b.Calendar) && slices.Equal(a.Exclude, b.Exclude) && a.DST == b.DST
+}
+
+// applyPolicy edits what a schedule does at its due times. A pause that the
+// definition does not ask for stays: somebody paused it, or its failures did.
+func applyPolicy(ctx context.Context, tx pgx.Tx, id int64, want task.Schedule) (changed bool, err error) {
+	want = filled(want)
+	tag, err := tx.Exec(ctx, `
+		UPDATE schedules s SET overlap = $2, buffer = $3, catch_up_ms = $4, pause_on_failure = $5, jitter_ms = $8,
+			paused = s.paused OR $6, note = CASE WHEN $6 THEN $7 ELSE s.note END
+		WHERE id = $1 AND (overlap, buffer, catch_up_ms, pause_on_failure, jitter_ms, paused, note)
+			IS DISTINCT FROM ($2, $3::int, $4::bigint, $5::int, $8::bigint, s.paused OR $6, CASE WHEN $6 THEN $7 ELSE s.note END)`,
+		id, want.Overlap, want.Buffer, msOf(*want.CatchUp), want.PauseOnFailure, want.Paused, clean(want.Note), msOf(want.Jitter))
+	return tag.RowsAffected() > 0, err
 }
 
 func sameTime(a, b *time.Time) bool {

@@ -124,8 +124,13 @@ func applySchedules(ctx context.Context, tx pgx.Tx, def task.Definition) (change
 		return false, err
 	}
 	for _, want := range def.Schedule {
-		same := slices.IndexFunc(there, func(have task.Schedule) bool { return sameSchedule(have, want) })
+		same := slices.IndexFunc(there, func(have task.Schedule) bool { return sameTimes(have, want) })
 		if same >= 0 {
+			moved, err := applyPolicy(ctx, tx, there[same].ID, want)
+			if err != nil {
+				return false, err
+			}
+			changed = changed || moved
 			there = slices.Delete(there, same, same+1)
 			continue
 		}

@@ -40,6 +40,9 @@ const (
 const (
 	DefaultCatchUp = Duration(time.Hour)
 	DefaultBuffer  = 100
+
+	MaxBuffer         = 10_000
+	MaxPauseOnFailure = 1_000_000
 )
 
 // Schedule says when a task runs. Exactly one of Cron, At, Every and Calendar
@@ -104,6 +107,18 @@ func (s Schedule) validate(index int) error {
 		return Errorf(CodeInvalid, "schedule has more than one of cron, every, calendar and at").At(where).Fix("write a schedule for each")
 	case s.Overlap != "" && !slices.Contains(Overlaps[:], s.Overlap):
 		return Errorf(CodeInvalid, "unknown overlap policy %q", s.Overlap).At(where+".overlap").Fix("use one of %v", Overlaps)
+	case s.Buffer < 0 || s.Buffer > MaxBuffer:
+		return Errorf(CodeInvalid, "a buffer of %d runs is out of range", s.Buffer).At(where+".buffer").Fix("use 1 to %d", MaxBuffer)
+	case s.Buffer > 0 && s.Buffer != DefaultBuffer && s.Overlap != OverlapBufferAll:
+		return Errorf(CodeInvalid, "buffer says how many runs wait with overlap: buffer-all, which this schedule has not").At(where + ".buffer").
+			Fix("leave it out, or write overlap: buffer-all")
+	case s.CatchUp != nil && *s.CatchUp < 0:
+		return Errorf(CodeInvalid, "a catch-up window of %s is negative", s.CatchUp).At(where + ".catch_up").Fix("use 0s to catch nothing up")
+	case s.PauseOnFailure < 0 || s.PauseOnFailure > MaxPauseOnFailure:
+		return Errorf(CodeInvalid, "pause_on_failure %d is out of range", s.PauseOnFailure).At(where+".pause_on_failure").
+			Fix("use the number of failed runs in a row, at most %d; 0: never", MaxPauseOnFailure)
+	case s.Note != "" && !s.Paused:
+		return Errorf(CodeInvalid, "note says why a schedule is paused, which this one is not").At(where + ".note").Fix("leave it out, or write paused: true")
 	}
 	return nil
 }
@@ -120,6 +135,9 @@ const (
 	FireMissed   FireOutcome = "missed"    // nobody was there to start it in time
 	FirePaused   FireOutcome = "paused"    // the task or schedule was paused
 )
+
+// FireOutcomes lists the outcomes.
+var FireOutcomes = [...]FireOutcome{FireStarted, FireCaughtUp, FireBuffered, FireSkipped, FireMissed, FirePaused}
 
 // HasRun reports whether a due time of this outcome has a run.
 func (o FireOutcome) HasRun() bool {

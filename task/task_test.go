@@ -80,7 +80,19 @@ func TestDefinitionsThatMakeNoSense(t *testing.T) {
 		"schedule[1]": func(d *task.Definition) {
 			d.Schedule = []task.Schedule{{Cron: "* * * * *"}, {Cron: "* * * * *", At: &now}}
 		},
-		"schedule[0].over": func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *", Overlap: "maybe"}} },
+		"schedule[0].buffer": func(d *task.Definition) {
+			d.Schedule = []task.Schedule{{Cron: "* * * * *", Overlap: task.OverlapBufferOne, Buffer: 3}}
+		},
+		"schedule[0].buff": func(d *task.Definition) {
+			d.Schedule = []task.Schedule{{Cron: "* * * * *", Overlap: task.OverlapBufferAll, Buffer: 10_001}}
+		},
+		"schedule[0].catch_up": func(d *task.Definition) {
+			before := task.Duration(-1)
+			d.Schedule = []task.Schedule{{Cron: "* * * * *", CatchUp: &before}}
+		},
+		"schedule[0].pause_on": func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *", PauseOnFailure: -1}} },
+		"schedule[0].note":     func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *", Note: "why"}} },
+		"schedule[0].over":     func(d *task.Definition) { d.Schedule = []task.Schedule{{Cron: "* * * * *", Overlap: "maybe"}} },
 	} {
 		d := good
 		change(&d)

@@ -122,7 +122,24 @@ END $$;
 CREATE TRIGGER calendars_changed AFTER INSERT OR UPDATE OF name, days OR DELETE ON calendars FOR EACH ROW EXECUTE FUNCTION calendars_changed();
 CREATE INDEX schedules_exclude ON schedules USING gin (exclude) WHERE exclude <> '{}';
 
-ALTER TABLE schedule_due ADD COLUMN failures integer NOT NULL DEFAULT 0;   -- of its runs, in a row
+-- due_at is infinity while the schedule is over and its last run still counts.
+ALTER TABLE schedule_due
+    ADD COLUMN failures  integer NOT NULL DEFAULT 0,   -- of its runs, in a row
+    ADD COLUMN open_fire timestamptz;                  -- the ledger's newest row, while it can be extended
+
+-- Due times that passed while nobody was there and that are made up for, oldest
+-- first. They leave schedule_due at once, so that what is due now never waits for them.
+CREATE TABLE catch_ups (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    schedule   bigint NOT NULL REFERENCES schedules (id) ON DELETE CASCADE,
+    next_at    timestamptz NOT NULL,          -- the first due time that nothing covers
+    last_at    timestamptz NOT NULL,
+    count      bigint NOT NULL CHECK (count > 0),
+    noticed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (next_at <= last_at)
+);
+CREATE INDEX catch_ups_next ON catch_ups (next_at, id);
+CREATE INDEX catch_ups_schedule ON catch_ups (schedule);
 
 -- Which task a schedule belongs or belonged to, so that a task's ledger is found by index.
 CREATE TABLE schedule_tasks (
@@ -151,6 +168,7 @@ CREATE TABLE backfills (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task        text NOT NULL,
     schedule    bigint NOT NULL,
+    version     bigint NOT NULL,                   -- of the schedule: an edit ends the backfill
     from_at     timestamptz NOT NULL,
     to_at       timestamptz NOT NULL,
     overlap     text NOT NULL CHECK (overlap IN ('skip', 'buffer-all', 'allow-all')),
@@ -159,6 +177,9 @@ CREATE TABLE backfills (
     last_run    uuid,
     started     bigint NOT NULL DEFAULT 0,
     skipped     bigint NOT NULL DEFAULT 0,
+    ended       bigint NOT NULL DEFAULT 0,         -- of those started, up to ended_to
+    failed      bigint NOT NULL DEFAULT 0,         -- of those ended
+    ended_to    uuid,
     total       bigint NOT NULL,
     reason      text NOT NULL DEFAULT '',
     created_by  text NOT NULL DEFAULT '',
@@ -340,7 +361,10 @@ DROP TRIGGER runs_born_failed ON runs;
 DROP FUNCTION runs_failed();
 DELETE FROM run_keys WHERE length(key) > 200 OR key LIKE 'dedupe:%';
 ALTER TABLE run_keys DROP CONSTRAINT run_keys_key_check, ADD CONSTRAINT run_keys_key_check CHECK (length(key) BETWEEN 1 AND 200);
-DROP TABLE failed_runs, events, child_cancels, waits, rate_uses, holds, backfills, schedule_tasks;
+INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason)
+SELECT c.schedule, c.next_at, c.last_at, c.count, s.task, 'missed', 'nobody was there to start it'
+FROM catch_ups c JOIN schedules s ON s.id = c.schedule ON CONFLICT DO NOTHING;
+DROP TABLE failed_runs, events, child_cancels, waits, rate_uses, holds, backfills, schedule_tasks, catch_ups;
 UPDATE runs SET state = 'queued', parcel = NULL WHERE state = 'waiting';
 INSERT INTO ready (run, lane, priority, revision, task, available_at)
 SELECT id, queue, priority, revision, task, clock_timestamp() FROM runs WHERE state = 'queued' ON CONFLICT DO NOTHING;
@@ -360,7 +384,8 @@ UPDATE fires SET outcome = 'started' WHERE outcome IN ('caught_up', 'buffered');
 ALTER TABLE fires
     ADD CONSTRAINT fires_outcome_check CHECK (outcome IN ('started', 'skipped', 'missed', 'paused')),
     ADD CONSTRAINT fires_check1 CHECK ((outcome = 'started') = (run IS NOT NULL));
-ALTER TABLE schedule_due DROP COLUMN failures;
+ALTER TABLE schedule_due DROP COLUMN failures, DROP COLUMN open_fire;
+DELETE FROM schedule_due WHERE due_at = 'infinity';
 DROP TRIGGER schedules_remember ON schedules;
 DROP FUNCTION schedules_remember();
 DROP TABLE calendars;
