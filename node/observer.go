@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/master"
