@@ -38,7 +38,8 @@ func TestTwoMastersFireNothingTwice(t *testing.T) {
 	for changed := began; time.Since(began) < length; {
 		if time.Since(changed) > change {
 			changed = time.Now()
-			_, err := conn.Exec(t.Context(), `UPDATE leader SET expires_at = '-infinity'`)
+			// Its holder finds its term over and campaigns anew, as does the other.
+			_, err := conn.Exec(t.Context(), `UPDATE leader SET term = term + 1, expires_at = '-infinity'`)
 			require.NoError(t, err)
 		}
 		pace(t.Context(), 100*time.Millisecond)

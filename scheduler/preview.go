@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/catena-run/catena/store"
@@ -50,11 +51,7 @@ func (p *Preview) Due(ctx context.Context) ([]task.Fire, error) {
 		for t.more && !t.next.After(now) {
 			due.DueAt = t.next
 			decision := p.decide(due, now)
-			if late := decision.Late; late != nil {
-				fires = append(fires, task.Fire{Schedule: id, Task: due.Schedule.Task, DueAt: late.First, LastDueAt: late.Last,
-					Count: late.Count, Outcome: task.FireCaughtUp, FiredAt: now, Reason: "nobody was there in time; a run each, as far as the overlap policy allows"})
-			}
-			for _, f := range decision.Fires {
+			for _, f := range p.withLate(due, decision, now) {
 				f.Schedule, f.Task = id, due.Schedule.Task
 				fires = append(fires, f)
 			}
@@ -66,6 +63,27 @@ func (p *Preview) Due(ctx context.Context) ([]task.Fire, error) {
 	}
 	p.told = still
 	return fires, nil
+}
+
+// withLate adds what catching up would make of the due times that a decision
+// leaves to it.
+func (p *Preview) withLate(due store.Due, decision store.Decision, now time.Time) []task.Fire {
+	fires := decision.Fires
+	if decision.Late == nil {
+		return fires
+	}
+	due.DueAt = decision.Late.First
+	in, err := p.toDecide(due)
+	if err != nil {
+		return fires // decide has said why
+	}
+	for more := true; more; {
+		caught := CatchUp(in, now, decision.Late.Last, maxFires)
+		fires = append(fires, caught.Fires...)
+		in.DueAt, more = caught.Next, caught.More
+	}
+	slices.SortFunc(fires, func(a, b task.Fire) int { return a.DueAt.Compare(b.DueAt) })
+	return fires
 }
 
 // Changed is a schedule that the leader would plan.

@@ -312,7 +312,7 @@ func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
 	return readDue(ctx, tx, limit, `FOR UPDATE OF d SKIP LOCKED`)
 }
 
-// readDue reads what lockDue takes, with the given lock.
+// readDue reads what is due, on time first, with the given lock.
 func readDue(ctx context.Context, tx pgx.Tx, limit int, lock string) ([]Due, error) {
 	const statement = `
 		SELECT ` + dueColumns + `, d.due_at
