@@ -95,7 +95,6 @@ func (s *supervisor) run(ctx context.Context) {
 	for wanted := s.cfg.Workers; ; {
 		for len(stops) < wanted {
 			slot, stop := context.WithCancel(ctx)
-			defer stop()
 			n := len(stops)
 			stops = append(stops, stop)
 			slots.Go(func() { s.keep(slot, n) })
@@ -106,6 +105,9 @@ func (s *supervisor) run(ctx context.Context) {
 		s.filled.Store(int64(len(stops)))
 		select {
 		case <-ctx.Done():
+			for _, stop := range stops {
+				stop()
+			}
 			slots.Wait()
 			s.draining.Wait()
 			return

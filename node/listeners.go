@@ -41,6 +41,9 @@ func listen(cfg configs.Config, given map[string]*os.File) (*listeners, error) {
 		_ = admin.Close()
 		return nil, err
 	}
+	for _, left := range given {
+		_ = left.Close() // taken, or not wanted: connections to it would wait for ever
+	}
 	return &listeners{admin: admin, shared: shared}, nil
 }
 
@@ -64,12 +67,12 @@ func (l *listeners) close() {
 }
 
 // sharedConfig says how a worker serves the shared listeners.
-func sharedConfig(cfg configs.Server, version string) server.Config {
+func sharedConfig(cfg configs.Server, drain task.Duration, version string) server.Config {
 	duration := func(d task.Duration) time.Duration { return time.Duration(d) }
 	return server.Config{
 		Version: version, Certificate: cfg.Certificate, Key: cfg.Key,
 		HeaderTimeout: duration(cfg.HeaderTimeout), ReadTimeout: duration(cfg.ReadTimeout), WriteTimeout: duration(cfg.WriteTimeout),
-		IdleTimeout: duration(cfg.IdleTimeout), DrainGrace: duration(cfg.DrainGrace),
+		IdleTimeout: duration(cfg.IdleTimeout), DrainGrace: duration(cfg.DrainGrace), DrainTimeout: duration(drain),
 		MaxHeader: int(cfg.MaxHeader), MaxBody: int64(cfg.MaxBody), MaxConns: cfg.MaxConns,
 	}
 }

@@ -71,7 +71,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	}
 	if len(shared) > 0 {
 		serving.Go(func() {
-			if err := server.New(sharedConfig(cfg.Server, o.Version), log).Serve(ctx, shared); err != nil {
+			if err := server.New(sharedConfig(cfg.Server, cfg.Worker.DrainTimeout, o.Version), log).Serve(ctx, shared); err != nil {
 				log.WithError(err).Error("the shared server ended")
 			}
 		})

@@ -19,8 +19,19 @@ const (
 // CheckCertificate reads a certificate and its key and refuses what no client
 // would take: a missing file, a key of another certificate, one that has expired.
 func CheckCertificate(certificate, key string) error {
-	_, err := readCertificate(certificate, key)
-	return err
+	c, err := readCertificate(certificate, key)
+	if err != nil {
+		return err
+	}
+	return expired(certificate, c)
+}
+
+func expired(path string, c *tls.Certificate) error {
+	if !time.Now().After(c.Leaf.NotAfter) {
+		return nil
+	}
+	return task.Errorf(task.CodeInvalid, "the certificate in %s has expired on %s", path, c.Leaf.NotAfter.Format(time.DateTime)).
+		At("server.certificate").Fix("renew it; a running server takes the new file by itself")
 }
 
 func readCertificate(certificate, key string) (*tls.Certificate, error) {
@@ -32,10 +43,6 @@ func readCertificate(certificate, key string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, task.Errorf(task.CodeInvalid, "the certificate cannot be used: %w", err).At("server.certificate").
 			Fix("check %s and %s: PEM files, readable by this user, that belong together", certificate, key)
-	}
-	if time.Now().After(c.Leaf.NotAfter) {
-		return nil, task.Errorf(task.CodeInvalid, "the certificate in %s has expired on %s", certificate, c.Leaf.NotAfter.Format(time.DateTime)).
-			At("server.certificate").Fix("renew it; a running server takes the new file by itself")
 	}
 	return &c, nil
 }
@@ -52,15 +59,21 @@ type certificates struct {
 	stamp   [2]time.Time // of the files when they were read last
 }
 
+// loadCertificates takes an expired one too, with a complaint: a worker that is
+// replaced meanwhile must not be worse off than the one before it.
 func loadCertificates(certificate, key string, log logrus.FieldLogger) (*certificates, error) {
 	c := &certificates{certificate: certificate, key: key, log: log, checked: time.Now()}
 	c.stamp = c.modified()
 	var err error
-	c.current, err = readCertificate(certificate, key)
-	if err == nil && time.Until(c.current.Leaf.NotAfter) < expirySoon {
+	if c.current, err = readCertificate(certificate, key); err != nil {
+		return nil, err
+	}
+	if err := expired(certificate, c.current); err != nil {
+		log.WithError(err).Error("clients will refuse the certificate")
+	} else if time.Until(c.current.Leaf.NotAfter) < expirySoon {
 		log.WithField("expires", c.current.Leaf.NotAfter).Warn("the certificate expires soon")
 	}
-	return c, err
+	return c, nil
 }
 
 func (c *certificates) modified() (stamp [2]time.Time) {
@@ -86,6 +99,9 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	c.stamp = stamp
 	fresh, err := readCertificate(c.certificate, c.key)
+	if err == nil {
+		err = expired(c.certificate, fresh)
+	}
 	if err != nil {
 		c.log.WithError(err).Error("the new certificate is not used; the one before stays in force")
 		return c.current, nil

@@ -161,6 +161,35 @@ func TestBadCertificatesAreRefused(t *testing.T) {
 	}
 }
 
+// Whatever is wrong with the certificate, the listeners without TLS are served.
+func TestABadCertificateTakesOnlyTLSDown(t *testing.T) {
+	t.Parallel()
+	certificate, key := newCertificate(t, t.TempDir(), "expired", time.Now().Add(-time.Minute))
+	for name, files := range map[string][2]string{"expired": {certificate, key}, "missing": {"none.pem", "none.pem"}} {
+		bound := bind(t, server.Address{Kind: server.KindHTTPS, Text: "127.0.0.1:0"}, server.Address{Kind: server.KindHTTP, Text: "127.0.0.1:0"})
+		serve(t, bound, config(func(c *server.Config) { c.Certificate, c.Key = files[0], files[1] }))
+		res, _ := get(t, client(t), "http://"+bound.Address(server.KindHTTP)+"/status", "")
+		require.Equal(t, http.StatusOK, res.StatusCode, name)
+	}
+}
+
+// What was handed over serves only where the configuration still names it.
+func TestAHandedOverListenerFitsItsAddress(t *testing.T) {
+	t.Parallel()
+	before, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer before.Close()
+	address := before.Addr().String()
+	for text, same := range map[string]bool{address: true, "127.0.0.1:0": true, "localhost:0": true, "127.0.0.2:0": false} {
+		file, err := server.FileOf(before)
+		require.NoError(t, err)
+		listener, err := server.Listen(server.Address{Kind: server.KindHTTP, Text: text}, file)
+		require.NoError(t, err, text)
+		require.Equal(t, same, listener.Addr().String() == address, text)
+		require.NoError(t, listener.Close())
+	}
+}
+
 func TestBinding(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "catena.sock")

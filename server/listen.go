@@ -62,10 +62,14 @@ func Bind(addresses []Address, given map[string]*os.File) (*Bound, error) {
 func Listen(a Address, given *os.File) (net.Listener, error) {
 	if given != nil {
 		listener, err := net.FileListener(given)
+		_ = given.Close()
 		if err != nil {
 			return nil, task.Errorf(task.CodeInvalid, "the descriptor that was handed over is no listener: %w", err).At(a.Key)
 		}
-		return listener, nil
+		if a.fits(listener.Addr()) {
+			return listener, nil
+		}
+		_ = listener.Close() // the configuration names another address now
 	}
 	network := "tcp"
 	if a.Kind == KindUnix {
@@ -77,6 +81,20 @@ func Listen(a Address, given *os.File) (net.Listener, error) {
 		return nil, bindError(a, err)
 	}
 	return listener, nil
+}
+
+// fits reports whether the address is the one that is wanted.
+func (a Address) fits(bound net.Addr) bool {
+	if a.Kind == KindUnix {
+		return bound.String() == a.Text
+	}
+	wanted, err := net.ResolveTCPAddr("tcp", a.Text)
+	got, isTCP := bound.(*net.TCPAddr)
+	if err != nil || !isTCP {
+		return false
+	}
+	everywhere := len(wanted.IP) == 0 || wanted.IP.IsUnspecified()
+	return (wanted.Port == 0 || wanted.Port == got.Port) && (wanted.IP.Equal(got.IP) || everywhere && got.IP.IsUnspecified())
 }
 
 func (b *Bound) bind(a Address, given *os.File) error {

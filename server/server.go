@@ -31,6 +31,7 @@ type Config struct {
 	WriteTimeout  time.Duration // from the end of the header to the end of the answer
 	IdleTimeout   time.Duration // between two requests of a connection
 	DrainGrace    time.Duration // in which idle connections may still send a request while the worker drains
+	DrainTimeout  time.Duration // for requests under way at a drain, the grace included
 	MaxHeader     int           // bytes
 	MaxBody       int64         // bytes
 	MaxConns      int           // open connections of one listener and worker; further ones wait in the queue that all workers share
@@ -42,7 +43,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		HeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
-		DrainGrace: 5 * time.Second, MaxHeader: 64 << 10, MaxBody: 16 << 20, MaxConns: 4096,
+		DrainGrace: 5 * time.Second, DrainTimeout: 30 * time.Second, MaxHeader: 64 << 10, MaxBody: 16 << 20, MaxConns: 4096,
 	}
 }
 
@@ -63,7 +64,7 @@ func (c Config) withDefaults() Config {
 	d := DefaultConfig()
 	for _, value := range []struct{ given, fallback *time.Duration }{
 		{&c.HeaderTimeout, &d.HeaderTimeout}, {&c.ReadTimeout, &d.ReadTimeout}, {&c.WriteTimeout, &d.WriteTimeout},
-		{&c.IdleTimeout, &d.IdleTimeout}, {&c.DrainGrace, &d.DrainGrace},
+		{&c.IdleTimeout, &d.IdleTimeout}, {&c.DrainGrace, &d.DrainGrace}, {&c.DrainTimeout, &d.DrainTimeout},
 	} {
 		if *value.given == 0 {
 			*value.given = *value.fallback
@@ -92,10 +93,9 @@ func (s *Server) Serve(ctx context.Context, listeners []Listener) error {
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)
-	accepting, ended, err := s.accept(server, listeners)
-	if err != nil {
-		return err
-	}
+	listeners = s.withCertificates(server, listeners)
+	accepting, ended := s.accept(server, listeners)
+	var err error
 	select {
 	case err = <-ended:
 		err = errors.Join(err, server.Close())
@@ -106,19 +106,27 @@ func (s *Server) Serve(ctx context.Context, listeners []Listener) error {
 	return err
 }
 
+// withCertificates prepares TLS. Without a usable certificate the listeners that
+// need one are given up, and the others are served.
+func (s *Server) withCertificates(server *http.Server, listeners []Listener) (served []Listener) {
+	for _, l := range listeners {
+		if l.TLS() && server.TLSConfig == nil {
+			certificates, err := loadCertificates(s.cfg.Certificate, s.cfg.Key, s.log)
+			if err != nil {
+				s.log.WithError(err).WithField("address", l.Addr().String()).Error("a listener is not served")
+				_ = l.Close()
+				continue
+			}
+			server.TLSConfig = &tls.Config{GetCertificate: certificates.get, MinVersion: tls.VersionTLS12}
+		}
+		served = append(served, l)
+	}
+	return served
+}
+
 // accept serves every listener in a goroutine of its own. An error that ends
 // one while nobody has asked for it is sent to ended.
-func (s *Server) accept(server *http.Server, listeners []Listener) (*sync.WaitGroup, <-chan error, error) {
-	for _, l := range listeners {
-		if !l.TLS() || server.TLSConfig != nil {
-			continue
-		}
-		certificates, err := loadCertificates(s.cfg.Certificate, s.cfg.Key, s.log)
-		if err != nil {
-			return nil, nil, err
-		}
-		server.TLSConfig = &tls.Config{GetCertificate: certificates.get, MinVersion: tls.VersionTLS12}
-	}
+func (s *Server) accept(server *http.Server, listeners []Listener) (*sync.WaitGroup, <-chan error) {
 	ended, accepting := make(chan error, len(listeners)), new(sync.WaitGroup)
 	for _, l := range listeners {
 		accepting.Go(func() {
@@ -132,7 +140,7 @@ func (s *Server) accept(server *http.Server, listeners []Listener) (*sync.WaitGr
 			}
 		})
 	}
-	return accepting, ended, nil
+	return accepting, ended
 }
 
 func (s *Server) count(_ net.Conn, state http.ConnState) {
@@ -148,7 +156,7 @@ const drainCheck = 10 * time.Millisecond
 
 // drain closes this process's share of the listeners, lets the connections end
 // in order and then ends what is left. What is under way may take as long as
-// an answer may.
+// the worker's drain may.
 func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Listener) error {
 	s.draining.Store(true)
 	for _, l := range listeners {
@@ -165,7 +173,7 @@ func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Lis
 		case <-grace.Done():
 		}
 	}
-	closing, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	closing, cancel := context.WithTimeout(ctx, max(s.cfg.DrainTimeout-s.cfg.DrainGrace, time.Second))
 	defer cancel()
 	if err := server.Shutdown(closing); err != nil && !errors.Is(err, net.ErrClosed) { // the listeners are closed already
 		return errors.Join(fmt.Errorf("requests were cut off: %w", err), server.Close())
