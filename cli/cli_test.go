@@ -504,3 +504,11 @@ func TestLaterTokensGoThroughTheServer(t *testing.T) {
 	require.Equal(t, "operator", body["role"])
 	require.Equal(t, "ci", body["name"])
 }
+
+func TestMigrateDownAsksFirst(t *testing.T) {
+	t.Parallel()
+	s := newShell(t, "CATENA_POSTGRES_URL=postgres://nobody@127.0.0.1:1/none")
+	got := s.run("migrate", "down")
+	require.Equal(t, 2, got.code)
+	require.Contains(t, got.err, "repeat it with --yes")
+}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -51,8 +52,8 @@ type endpoint struct {
 const originDefault = "the default"
 
 // endpoint finds the server: flags, then variables, then a dev that runs in
-// this folder or above, then the default. The address and the token of a dev are
-// only taken together, so that a token never goes to a server it is not meant for.
+// this folder or above, then the default. A token of the environment is for
+// another server than the dev of a folder: with it, no dev is looked for.
 func (s *session) endpoint() endpoint {
 	e := endpoint{server: s.server, token: s.token, origin: "--server"}
 	if e.server == "" {
@@ -64,9 +65,9 @@ func (s *session) endpoint() endpoint {
 	if e.server != "" {
 		return e
 	}
-	if e.token == "" {
+	if e.token == "" || s.token != "" {
 		if dev, dir, ok := s.runningDev(); ok {
-			return endpoint{server: dev.Admin, token: dev.Token, origin: "the dev that runs in " + dir}
+			return endpoint{server: dev.Admin, token: cmp.Or(s.token, dev.Token), origin: "the dev that runs in " + dir}
 		}
 	}
 	e.server, e.origin = client.DefaultServer, originDefault

@@ -196,8 +196,12 @@ func (s *session) migrateCommand() *cobra.Command {
 
 func (s *session) migrateAction(action MigrateAction, short string) *cobra.Command {
 	var f configFlags
-	o := MigrateOptions{Action: action, Err: s.err}
+	o, sure := MigrateOptions{Action: action, Err: s.err}, false
 	cmd := command(string(action), short, nothing, func(cmd *cobra.Command, _ []string) error {
+		if action == MigrateDown && !sure {
+			return usageOf(cmd, "this takes back the newest migration with everything that only it can hold, such as limits, waits and calendars; "+
+				"to run the previous binary no migration has to be taken back. Make a backup and repeat it with --yes")
+		}
 		if o.To < 0 {
 			return usageOf(cmd, "--to %d is negative", o.To)
 		}
@@ -216,6 +220,7 @@ func (s *session) migrateAction(action MigrateAction, short string) *cobra.Comma
 	})
 	if action == MigrateDown {
 		cmd.Flags().Int64Var(&o.To, "to", 0, "the `version` to go down to")
+		cmd.Flags().BoolVar(&sure, "yes", false, "lose what only the newer schema can hold")
 	}
 	return f.add(cmd)
 }

@@ -34,6 +34,9 @@ func MigrateUp(ctx context.Context, cfg configs.Config, log io.Writer) (Schema, 
 // newest one only.
 func MigrateDown(ctx context.Context, cfg configs.Config, to int64, log io.Writer) (Schema, error) {
 	return migrate(ctx, cfg, func(s *store.Store) error {
+		if err := atRest(ctx, s); err != nil {
+			return err
+		}
 		for {
 			if err := migrations.Down(ctx, s.Pool(), newLog(cfg, log)); err != nil {
 				return err
@@ -47,6 +50,19 @@ func MigrateDown(ctx context.Context, cfg configs.Config, to int64, log io.Write
 			}
 		}
 	})
+}
+
+// atRest refuses while processes of the cluster are at work: they would lose
+// the columns that they write.
+func atRest(ctx context.Context, s *store.Store) error {
+	var masters, workers int
+	err := s.Pool().QueryRow(ctx, `SELECT (SELECT count(*) FROM leader WHERE expires_at > clock_timestamp()),
+		(SELECT count(*) FROM workers WHERE state IN ('active', 'draining') AND beat_at > clock_timestamp() - interval '10 seconds')`).Scan(&masters, &workers)
+	if err != nil || masters+workers == 0 {
+		return nil // without these tables nobody can be at work
+	}
+	return task.Errorf(task.CodeConflict, "%d leader and %d workers are at work on this database", masters, workers).
+		Fix("stop all masters and workers of the cluster first; to run the previous binary no migration has to be taken back")
 }
 
 // MigrateStatus only looks.
