@@ -25,6 +25,7 @@ const (
 // load is what a decision looks at.
 type load struct {
 	waited  time.Duration // the oldest work that nobody has claimed
+	limited bool          // runs wait at limits, perhaps only for room
 	running int           // runs in this master's workers
 	slots   int           // of one worker
 }
@@ -36,10 +37,18 @@ type scaler struct {
 	least   int
 	changed time.Time // the last step
 	needed  time.Time // when the last worker was needed last
+	full    time.Time // since when every slot has been in use while runs wait at limits
 }
 
 // step returns the number of workers to have, which is current or one away from it.
 func (s *scaler) step(l load, current int, now time.Time) int {
+	if !l.limited || l.running < l.slots*current {
+		s.full = time.Time{}
+	} else if s.full.IsZero() {
+		s.full = now
+	} else {
+		l.waited = max(l.waited, now.Sub(s.full)) // admission lets in what finds room: the rest waits for it
+	}
 	spare := float64(l.slots*(current-1)) * spareShare
 	if s.needed.IsZero() || l.waited > 0 || float64(l.running) > spare {
 		s.needed = now
@@ -82,7 +91,7 @@ func (m *Master) autoscale(ctx context.Context) {
 			continue // the store's other callers say so
 		}
 		current := m.supervisor.size()
-		next := s.step(load{waited: b.Waited, running: b.Running, slots: m.cfg.Slots}, current, time.Now())
+		next := s.step(load{waited: b.Waited, limited: b.Limited, running: b.Running, slots: m.cfg.Slots}, current, time.Now())
 		if next == current {
 			continue
 		}

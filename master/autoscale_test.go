@@ -30,6 +30,13 @@ func TestScaling(t *testing.T) {
 			{2 * time.Second, load{running: 14, slots: 10}, 2},
 			{time.Hour, load{running: 0, slots: 10}, 2},
 		},
+		"runs at limits count while every slot is in use": {
+			{0, load{limited: true, running: 20, slots: 10}, 2},
+			{time.Second, load{limited: true, running: 20, slots: 10}, 2},
+			{time.Second, load{limited: true, running: 20, slots: 10}, 3},
+			{10 * time.Second, load{limited: true, running: 25, slots: 10}, 3}, // their limits hold them
+			{10 * time.Second, load{running: 30, slots: 10}, 3},
+		},
 		"a busy moment begins the wait again": {
 			{0, load{waited: 3 * time.Second, running: 20, slots: 10}, 3},
 			{50 * time.Second, load{running: 1, slots: 10}, 3},

@@ -75,6 +75,7 @@ const laneHeads = `
 // Backlog is what waits for the workers of one master, and what they do.
 type Backlog struct {
 	Waited  time.Duration // the oldest work that nobody has claimed; 0: there is none
+	Limited bool          // runs wait at rate or concurrency limits
 	Running int           // runs in them
 }
 
@@ -92,8 +93,9 @@ func (s *Store) Backlog(ctx context.Context, f BacklogFilter) (b Backlog, err er
 			SELECT string_to_array(regexp_replace(lane, '^suspect:', ''), '+') AS part, since FROM head
 		)
 		SELECT coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8,
+			EXISTS (SELECT 1 FROM ready WHERE hold = 'limited'),
 			(SELECT coalesce(sum(running), 0) FROM workers WHERE state = 'active' AND master = $3)
-		FROM named WHERE (part[1] = ANY ($1) OR '*' = ANY ($1)) AND part[2:] <@ $2`, f.Queues, f.Tags, f.Master).Scan(&seconds, &b.Running)
+		FROM named WHERE (part[1] = ANY ($1) OR '*' = ANY ($1)) AND part[2:] <@ $2`, f.Queues, f.Tags, f.Master).Scan(&seconds, &b.Limited, &b.Running)
 	b.Waited = time.Duration(max(seconds, 0) * float64(time.Second))
 	return b, wrap(err, "look for waiting work")
 }

@@ -19,8 +19,8 @@ type PackageRef struct {
 // ParsePackageRef reads "pkg:module?function", where "?function" may be absent.
 func ParsePackageRef(text string) (PackageRef, error) {
 	pkg, rest, ok := strings.Cut(text, ":")
-	module, function, _ := strings.Cut(rest, "?")
-	if !ok || !ValidName(pkg) || module == "" || strings.ContainsAny(module, ": \t\n") {
+	module, function, named := strings.Cut(rest, "?")
+	if !ok || !ValidName(pkg) || module == "" || named && function == "" || strings.ContainsAny(module, ": \t\n") {
 		return PackageRef{}, Errorf(CodeInvalid, "%q does not name a function of a package", text).
 			Fix("write package:module?function, such as billing:invoice?close")
 	}

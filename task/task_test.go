@@ -138,3 +138,9 @@ func FuzzParsePackageRef(f *testing.F) {
 		require.Equal(t, ref, again)
 	})
 }
+
+func TestAReferenceWithAnEmptyFunctionIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := task.ParsePackageRef("billing:invoice?")
+	require.Equal(t, task.CodeInvalid, task.CodeOf(err))
+}
