@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 
@@ -24,18 +25,14 @@ func NewWaits(s *store.Store) *Waits { return &Waits{store: s} }
 // duePage is how many ended waits make another turn worth while at once.
 const duePage = 500
 
-// RunOnce does one turn. It reports whether there is more to do at once.
+// RunOnce does one turn, whose parts do not depend on each other. It reports whether there is more to do at once.
 func (w *Waits) RunOnce(ctx context.Context, term int64) (more bool, err error) {
-	ended, err := w.store.EndDueWaits(ctx, term)
-	if err != nil {
-		return false, err
-	}
-	if w.events, err = w.store.MatchEvents(ctx, term, w.events); err != nil {
-		return false, err
-	}
-	if w.children, err = w.store.EndChildren(ctx, term, w.children); err != nil {
-		return false, err
-	}
-	more, err = w.store.CancelChildren(ctx, term)
-	return more || ended >= duePage, err
+	var failed [4]error
+	var ended int
+	ended, failed[0] = w.store.EndDueWaits(ctx, term)
+	w.events, failed[1] = w.store.MatchEvents(ctx, term, w.events)
+	w.children, failed[2] = w.store.EndChildren(ctx, term, w.children)
+	more, failed[3] = w.store.CancelChildren(ctx, term)
+	err = errors.Join(failed[:]...)
+	return err == nil && (more || ended >= duePage), err
 }

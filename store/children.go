@@ -49,6 +49,18 @@ func (p *Parent) keys(own LimitKeys) LimitKeys {
 	return LimitKeys{Concurrency: &key}
 }
 
+// index is that of the element that a child was spawned for. It stands in a
+// column of its own: the element itself may be a text that Postgres cannot read.
+func (p *Parent) index() *int32 {
+	var entry struct {
+		Index *int32 `json:"index"`
+	}
+	if p.Entry == nil || json.Unmarshal(p.Entry, &entry) != nil {
+		return nil
+	}
+	return entry.Index
+}
+
 // family gathers what the children among new runs have beyond other runs.
 type family struct {
 	ids, parents []uuid.UUID
@@ -57,6 +69,7 @@ type family struct {
 	entries      []*string
 	releases     []*int64
 	groups       []*string
+	indexes      []*int32
 	scopes       []string
 	limits       []*int32
 	limited      bool
@@ -125,7 +138,7 @@ func (f *family) add(id uuid.UUID, p *Parent, info *taskInfo) {
 	}
 	f.ids, f.parents, f.paths = append(f.ids, id), append(f.parents, p.Run), append(f.paths, clean(p.Path))
 	f.inherit, f.entries = append(f.inherit, p.InheritCancel), append(f.entries, nullText(string(p.Entry)))
-	f.groups = append(f.groups, nullText(p.Group))
+	f.groups, f.indexes = append(f.groups, nullText(p.Group)), append(f.indexes, p.index())
 	scope := scopeChildren
 	if p.Stop {
 		scope = scopeChildrenStop
@@ -151,11 +164,11 @@ func (f *family) queue(batch *pgx.Batch) {
 	}
 	low, high := bounds(f.ids)
 	batch.Queue(`UPDATE runs r SET parent = i.parent, parent_path = i.path, inherit_cancel = i.inherit, entry = i.entry::json,
-			release = coalesce(i.release, r.release), held = CASE WHEN i.children IS NOT NULL THEN true ELSE r.held END, concurrency_limit = i.most
-		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::bigint[], $7::text[], $10::int[])
-			AS i(id, parent, path, inherit, entry, release, children, most)
+			child_group = i.children, child_index = i.index, release = coalesce(i.release, r.release), held = CASE WHEN i.children IS NOT NULL THEN true ELSE r.held END, concurrency_limit = i.most
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::bigint[], $7::text[], $10::int[], $11::int[])
+			AS i(id, parent, path, inherit, entry, release, children, most, index)
 		WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $8 AND $9`,
-		f.ids, f.parents, f.paths, f.inherit, f.entries, f.releases, f.groups, low, high, f.limits)
+		f.ids, f.parents, f.paths, f.inherit, f.entries, f.releases, f.groups, low, high, f.limits, f.indexes)
 	batch.Queue(`INSERT INTO holds (run, scope, key) SELECT id, scope, children FROM unnest($1::uuid[], $2::text[], $3::text[])
 		AS i(id, scope, children) WHERE children IS NOT NULL`, f.ids, f.scopes, f.groups)
 	if f.limited {
@@ -213,7 +226,7 @@ func queueRelease(batch *pgx.Batch, runs []uuid.UUID) {
 // queueStop has the children of a group cancelled if one has failed already.
 func queueStop(batch *pgx.Batch, parent uuid.UUID, group string) {
 	batch.Queue(`INSERT INTO child_cancels (parent, children, by)
-		SELECT $1, $2, 'a sibling that failed' WHERE EXISTS (SELECT 1 FROM runs c WHERE c.parent = $1 AND c.id > $1 AND c.entry->>'group' = $2
+		SELECT $1, $2, 'a sibling that failed' WHERE EXISTS (SELECT 1 FROM runs c WHERE c.parent = $1 AND c.id > $1 AND c.child_group = $2
 			AND c.finished_at IS NOT NULL AND c.state <> 'succeeded') ON CONFLICT DO NOTHING`, parent, group)
 }
 

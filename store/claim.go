@@ -29,7 +29,7 @@ type Claimed struct {
 	Held      bool        // rows in holds end with it
 	Rated     bool        // it has taken a token of a rate limit
 	Done      []task.Step // committed steps to go on after
-	Waits     []WaitEnded // of this attempt
+	Waits     []WaitEnded // of this attempt and what earlier ones have got; the last of an item counts
 	Entry     json.RawMessage
 	RetriedAt *time.Time // by hand
 }

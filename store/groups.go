@@ -3,18 +3,21 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/catena-run/catena/task"
 )
 
 // EndChildren looks at the next few hundred runs that wait for children and
-// lets those go on whose children have all ended. The cursor comes back zero at
-// the end of the walk.
+// lets those go on whose children have all ended. One that cannot stops none of
+// the others. The cursor comes back zero at the end of the walk.
 func (s *Store) EndChildren(ctx context.Context, term int64, from uuid.UUID) (next uuid.UUID, err error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH page AS MATERIALIZED (
@@ -50,28 +53,43 @@ func (s *Store) EndChildren(ctx context.Context, term int64, from uuid.UUID) (ne
 	if n < waitPage {
 		next = uuid.Nil
 	}
+	var failed []error
 	for _, w := range over {
-		if err := s.endGroup(ctx, term, w); err != nil {
+		err := s.endGroup(ctx, term, w)
+		if StaleTerm(err) || Unreachable(err) || ctx.Err() != nil {
 			return from, err
 		}
+		failed = append(failed, err)
 	}
-	return next, nil
+	return next, errors.Join(failed...)
 }
 
 // endGroup lets one run go on with the outcome of its children, which change
 // no more.
 func (s *Store) endGroup(ctx context.Context, term int64, w openWait) error {
-	outcome, err := s.childrenOutcome(ctx, w)
-	if err != nil {
-		return wrap(err, "read the outcomes of the children of run "+w.run.String())
+	outcome, unread := s.childrenOutcome(ctx, w)
+	if unread != nil {
+		unread = fmt.Errorf("run %s: %w", w.run, wrap(unread, "read the outcomes of its children"))
+		if !unreadable(unread) {
+			return unread
+		}
+		outcome = task.Fail("the outcomes of its children cannot be read")
 	}
-	return s.inTx(ctx, "end the wait of run "+w.run.String()+" for its children", func(tx pgx.Tx) error {
+	err := s.inTx(ctx, "end the wait of run "+w.run.String()+" for its children", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
 		_, err := endWaits(ctx, tx, []waitEnd{w.end(outcome, "")})
 		return err
 	})
+	return errors.Join(unread, err)
+}
+
+// unreadable reports whether it is what stands there that cannot be read, now
+// or ever.
+func unreadable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "22") || task.CodeOf(err) == task.CodeInvalid
 }
 
 func (s *Store) childrenOutcome(ctx context.Context, w openWait) (task.Outcome, error) {
@@ -125,8 +143,8 @@ type gathered struct {
 
 func (s *Store) groupOutcome(ctx context.Context, w openWait) (task.Outcome, error) {
 	g := gathered{max: w.detail.Max, data: []byte{'['}}
-	rows, err := s.pool.Query(ctx, `SELECT id, task, state, coalesce(reason, ''), (entry->>'index')::int, (outcome->'data')::text FROM runs
-		WHERE parent = $1 AND id > $1 AND entry->>'group' = $2 ORDER BY 5`, w.run, w.detail.Group)
+	rows, err := s.pool.Query(ctx, `SELECT id, task, state, coalesce(reason, ''), child_index, outcome::text FROM runs
+		WHERE parent = $1 AND id > $1 AND child_group = $2 AND child_index IS NOT NULL ORDER BY 5`, w.run, w.detail.Group)
 	if err != nil {
 		return task.Outcome{}, err
 	}
@@ -134,10 +152,16 @@ func (s *Store) groupOutcome(ctx context.Context, w openWait) (task.Outcome, err
 	var name, reason string
 	var state task.State
 	var index int
-	var data *string
-	_, err = pgx.ForEachRow(rows, []any{&id, &name, &state, &reason, &index, &data}, func() error {
+	var raw *string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name, &state, &reason, &index, &raw}, func() error {
+		var o task.Outcome
+		if raw != nil {
+			if err := json.Unmarshal([]byte(*raw), &o); err != nil {
+				return err
+			}
+		}
 		g.skip(index)
-		g.add(state, data, strconv.Itoa(index)+" ("+childFailure(id, name, state, reason)+")")
+		g.add(state, o.Data, strconv.Itoa(index)+" ("+childFailure(id, name, state, reason)+")")
 		return nil
 	})
 	g.skip(w.detail.Children)
@@ -151,7 +175,7 @@ func (g *gathered) skip(to int) {
 	}
 }
 
-func (g *gathered) add(state task.State, data *string, failure string) {
+func (g *gathered) add(state task.State, data json.RawMessage, failure string) {
 	g.children, g.next = g.children+1, g.next+1
 	switch {
 	case state == task.StateSucceeded:
@@ -161,17 +185,17 @@ func (g *gathered) add(state task.State, data *string, failure string) {
 	case state != task.StateCancelled && g.first == "":
 		g.first = failure
 	}
-	if g.large = g.large || g.max > 0 && data != nil && len(g.data)+len(*data) > g.max; g.large {
+	if g.large = g.large || g.max > 0 && len(g.data)+len(data) > g.max; g.large {
 		return
 	}
 	if len(g.data) > 1 {
 		g.data = append(g.data, ',')
 	}
-	if data == nil || state != task.StateSucceeded {
+	if len(data) == 0 || state != task.StateSucceeded {
 		g.data = append(g.data, "null"...)
 		return
 	}
-	g.data = append(g.data, *data...)
+	g.data = append(g.data, data...)
 }
 
 func (g *gathered) outcome() task.Outcome {

@@ -203,27 +203,31 @@ func resume(ctx context.Context, tx pgx.Tx, statement string, args ...any) ([]uu
 	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }
 
-// loadWaits reads what the waits of this attempt of the runs ended with.
+// loadWaits reads what the waits of this attempt of the runs ended with. An event
+// or an approval that an earlier attempt has got comes to no item a second time.
 func (s *Store) loadWaits(ctx context.Context, ids []uuid.UUID, into map[uuid.UUID]*Claimed) error {
 	low, high := bounds(ids)
-	rows, err := s.pool.Query(ctx, `SELECT run, attempt, iteration, path, since, outcome::text FROM waits
-		WHERE run = ANY($1) AND run BETWEEN $2 AND $3 AND outcome IS NOT NULL`, ids, low, high)
+	rows, err := s.pool.Query(ctx, `SELECT run, attempt, iteration, path, kind, since, outcome::text FROM waits
+		WHERE run = ANY($1) AND run BETWEEN $2 AND $3 AND outcome IS NOT NULL ORDER BY run, attempt`, ids, low, high)
 	if err != nil {
 		return wrap(err, "read waits")
 	}
 	var run uuid.UUID
 	var attempt int
+	var kind task.WaitKind
 	var w WaitEnded
 	var outcome string
-	_, err = pgx.ForEachRow(rows, []any{&run, &attempt, &w.Iteration, &w.Path, &w.Since, &outcome}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&run, &attempt, &w.Iteration, &w.Path, &kind, &w.Since, &outcome}, func() error {
 		c := into[run]
-		if c.Attempt != attempt {
-			return nil
-		}
 		ended := w
 		ended.Outcome = task.Outcome{}
-		c.Waits = append(c.Waits, ended)
-		return json.Unmarshal([]byte(outcome), &c.Waits[len(c.Waits)-1].Outcome)
+		if err := json.Unmarshal([]byte(outcome), &ended.Outcome); err != nil {
+			return err
+		}
+		if c.Attempt == attempt || ended.Outcome.Success && (kind == task.WaitEvent || kind == task.WaitApproval) {
+			c.Waits = append(c.Waits, ended)
+		}
+		return nil
 	})
 	return wrap(err, "read waits")
 }

@@ -64,12 +64,14 @@ func (s *Store) dropIfExpired(ctx context.Context, term int64, r Retention, now 
 	return s.dropPartition(ctx, term, p)
 }
 
-// live asks whether a day has a run that has not ended: then its id is in one
-// of these tables.
+// live asks whether a day has a run that has not ended, whose id then is in one
+// of these tables, or one whose parent waits for it and its siblings.
 const live = `SELECT EXISTS (SELECT 1 FROM ready WHERE run >= $1 AND run < $2)
 	OR EXISTS (SELECT 1 FROM parcels p, unnest(p.runs) AS x(run) WHERE x.run >= $1 AND x.run < $2)
 	OR EXISTS (SELECT 1 FROM waits w JOIN runs r ON r.id = w.run WHERE w.run >= $1 AND w.run < $2 AND w.outcome IS NULL
-		AND r.id >= $1 AND r.id < $2 AND r.finished_at IS NULL)`
+		AND r.id >= $1 AND r.id < $2 AND r.finished_at IS NULL)
+	OR EXISTS (SELECT 1 FROM waits w CROSS JOIN LATERAL (SELECT 1 FROM runs c WHERE c.parent = w.run AND c.child_group = w.detail->>'group'
+		AND c.id >= $1 AND c.id < $2 LIMIT 1) x WHERE w.kind = 'children' AND w.outcome IS NULL)`
 
 // longer asks whether a day has a run of a task that keeps its runs for longer.
 const longer = `SELECT EXISTS (SELECT 1 FROM tasks t CROSS JOIN LATERAL (SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < $2
@@ -298,8 +300,10 @@ func sooner(a, b time.Time) time.Time {
 // deleteLimit is how many runs one transaction deletes.
 const deleteLimit = 500
 
-// expiredPage goes by the index on task and id, whatever the planner expects of the task.
+// expiredPage goes by the index on task and id, whatever the planner expects of
+// the task. Children stay while their parent waits for them or their siblings.
 const expiredPage = `SELECT id FROM runs WHERE id >= $2 AND id < $3 AND (task, id) >= ($1, $2) AND (task, id) < ($1, $3) AND finished_at < $4
+	AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.run = runs.parent AND w.kind = 'children' AND w.outcome IS NULL AND w.detail->>'group' = child_group)
 	ORDER BY task, id LIMIT 500 FOR UPDATE`
 
 // DeleteExpired deletes a bounded number of e's runs, in the order of their ids

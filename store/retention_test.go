@@ -44,6 +44,15 @@ func (f *fixture) past(name string, n int, ago time.Duration, state task.State) 
 	return ids
 }
 
+// await makes runs children of one that waits for some of them.
+func (f *fixture) await(some, others []uuid.UUID) {
+	f.t.Helper()
+	w := f.worker()
+	p := f.claimOne(w)
+	f.write(store.Batch{Worker: w, Endings: []store.Ending{parked(p, childrenPark("open"))}})
+	f.exec(`UPDATE runs SET parent = $1, child_group = CASE WHEN id = ANY ($2) THEN 'open' ELSE 'over' END WHERE id = ANY ($2) OR id = ANY ($3)`, p.ID, some, others)
+}
+
 func (f *fixture) count(table, column string, ids []uuid.UUID) (n int) {
 	f.t.Helper()
 	require.NoError(f.t, f.Pool().QueryRow(context.Background(), `SELECT count(*) FROM `+table+` WHERE `+column+` = ANY($1)`, ids).Scan(&n))
@@ -121,6 +130,23 @@ func TestRetention(t *testing.T) {
 			require.NoError(f.t, err)
 			return gone, kept
 		}, false},
+		"children whose parent waits for their siblings": {func(f *fixture) (gone, kept []uuid.UUID) {
+			f.apply(keeping("short", 2*days))
+			kept = append(f.past("short", 2, 40*days, task.StateFailed), f.past("short", 2, 3*days, task.StateSucceeded)...)
+			gone = append(f.past("short", 3, 40*days, task.StateSucceeded), f.past("short", 3, 3*days, task.StateSucceeded)...)
+			f.await(kept, gone)
+			return gone, kept
+		}, false},
+		"a day of children whose parent waits for their siblings": {func(f *fixture) (gone, kept []uuid.UUID) {
+			kept = f.past("demo", 2, 40*days, task.StateFailed)
+			f.await(kept, nil)
+			return nil, kept
+		}, false},
+		"children that nobody waits for any more": {func(f *fixture) (gone, kept []uuid.UUID) {
+			gone = f.past("demo", 2, 40*days, task.StateFailed)
+			f.await(nil, gone)
+			return gone, nil
+		}, true},
 		"no task can keep its runs for a moment only": {func(f *fixture) (gone, kept []uuid.UUID) {
 			f.apply(keeping("short", 2*days))
 			f.exec(`UPDATE tasks SET keep_ms = 1 WHERE name = 'short'`)

@@ -20,7 +20,7 @@ const (
 // those that failed before the others.
 func (s *Store) RunTree(ctx context.Context, id uuid.UUID) (task.RunNode, error) {
 	var root task.RunNode
-	err := s.pool.QueryRow(ctx, `SELECT id, task, state, coalesce(parent_path, ''), (entry->>'index')::int, coalesce(reason, ''), created_at, finished_at
+	err := s.pool.QueryRow(ctx, `SELECT id, task, state, coalesce(parent_path, ''), child_index, coalesce(reason, ''), created_at, finished_at
 		FROM runs WHERE id = $1`, id).Scan(&root.ID, &root.Task, &root.State, &root.Path, &root.Index, &root.Reason, &root.CreatedAt, &root.FinishedAt)
 	if isMissing(err) {
 		return root, noRun(id)
@@ -83,9 +83,9 @@ func (s *Store) treeLevel(ctx context.Context, nodes []*task.RunNode, room int) 
 	ids, byID, low := nodeIDs(nodes)
 	rows, err := s.pool.Query(ctx, `
 		SELECT c.* FROM unnest($1::uuid[]) AS p CROSS JOIN LATERAL (
-			SELECT r.parent, r.id, r.task, r.state, coalesce(r.parent_path, ''), (r.entry->>'index')::int AS index, coalesce(r.reason, ''), r.created_at, r.finished_at
+			SELECT r.parent, r.id, r.task, r.state, coalesce(r.parent_path, ''), r.child_index, coalesce(r.reason, ''), r.created_at, r.finished_at
 			FROM runs r WHERE r.parent = p AND r.id > $2
-			ORDER BY CASE WHEN r.state IN ('failed', 'timed_out', 'quarantined') THEN 0 WHEN r.finished_at IS NULL THEN 1 ELSE 2 END, index NULLS FIRST, r.id LIMIT $3) c`,
+			ORDER BY CASE WHEN r.state IN ('failed', 'timed_out', 'quarantined') THEN 0 WHEN r.finished_at IS NULL THEN 1 ELSE 2 END, r.child_index NULLS FIRST, r.id LIMIT $3) c`,
 		ids, low, treeChildren)
 	if err != nil {
 		return nil, wrap(err, "read children")

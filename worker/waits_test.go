@@ -116,6 +116,36 @@ chain:
 	require.Equal(t, "true", text(c.until(run.ID, task.StateSucceeded).Outcome.Data))
 }
 
+func TestAnotherAttemptHasWhatTheFirstWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.apply(`
+name: anew
+retry: {attempts: 2, backoff: 1ms}
+durable: false
+chain:
+  - wait: {event: go}
+    as: sent
+  - wait: {approval: operator}
+    as: said
+  - set: {n: "${run.attempt > 1 ? vars.sent + 1 : int('x')}"}
+  - set: {outcome: {success: true, data: ["${vars.n}", "${vars.said.approved_by}"]}}`)
+	c.work(nil)
+	id := c.submit("anew")
+	c.until(id, task.StateWaiting)
+	require.Equal(t, 1, c.send("go", "", `41`))
+	require.Eventually(t, func() bool { r := c.get(id); return r.Wait != nil && r.Wait.Kind == task.WaitApproval }, patience, time.Millisecond)
+	_, err := c.store.Approve(t.Context(), id, store.Approval{By: "anna", Role: "admin"})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		r := c.get(id)
+		return r.State.Terminal() || r.Attempt == 2 && r.State == task.StateWaiting
+	}, patience, time.Millisecond)
+	run := c.until(id, task.StateSucceeded)
+	require.Equal(t, `[42,"anna"]`, text(run.Outcome.Data))
+	require.Equal(t, 2, run.Attempt)
+}
+
 func TestApprovals(t *testing.T) {
 	t.Parallel()
 	c := start(t)

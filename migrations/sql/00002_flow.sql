@@ -197,6 +197,8 @@ ALTER TABLE runs
     ADD COLUMN parent              uuid,           -- the run that started it as its child
     ADD COLUMN parent_path         text,           -- the parent's item
     ADD COLUMN inherit_cancel      boolean,        -- it is cancelled with its parent
+    ADD COLUMN child_group         text,           -- of the children that the parent waits for; null: it waits for none
+    ADD COLUMN child_index         integer,        -- of the element that it was spawned for
     ADD COLUMN entry               json,           -- the part of the chain that it runs; null: all
     ADD COLUMN backfill            bigint,
     ADD COLUMN held                boolean,        -- rows in holds end with it
@@ -376,7 +378,8 @@ ALTER TABLE ready DROP CONSTRAINT ready_hold_check, DROP COLUMN limit_keys, DROP
 CREATE INDEX ready_order ON ready (lane, priority DESC, run) WHERE hold = '';
 DROP INDEX runs_parent;
 ALTER TABLE run_keys DROP COLUMN at, DROP COLUMN passed_on;
-ALTER TABLE runs DROP COLUMN lane, DROP COLUMN parent, DROP COLUMN parent_path, DROP COLUMN inherit_cancel, DROP COLUMN entry, DROP COLUMN backfill,
+ALTER TABLE runs DROP COLUMN lane, DROP COLUMN parent, DROP COLUMN parent_path, DROP COLUMN inherit_cancel, DROP COLUMN child_group,
+    DROP COLUMN child_index, DROP COLUMN entry, DROP COLUMN backfill,
     DROP COLUMN held, DROP COLUMN rate_key, DROP COLUMN concurrency_key, DROP COLUMN concurrency_limit,
     DROP COLUMN cancel_requested_at, DROP COLUMN interrupted_at, DROP COLUMN killed_at, DROP COLUMN retried_at, DROP COLUMN retried_by;
 ALTER TABLE fires DROP CONSTRAINT fires_outcome_check, DROP CONSTRAINT fires_run_check;
