@@ -166,6 +166,51 @@ func TestARunThatDidNotStartGivesPlaceAndTokenBack(t *testing.T) {
 	require.Len(t, f.claimAll(w, f.admit()), 1)
 }
 
+func TestARunCancelledBeforeTheClaimGivesItsTokenBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Rate: &task.Rate{Limit: 2, Per: task.Duration(time.Hour), Key: "${params.k}"}})
+	ctx := context.Background()
+	w := f.worker()
+	ids := f.ask("a", "a")
+	parcels := f.admit()
+	f.exec(`UPDATE runs SET parcel = $1`, parcels[0].ID) // both in one
+	f.exec(`UPDATE parcels SET runs = $2 WHERE id = $1`, parcels[0].ID, ids)
+	f.exec(`DELETE FROM parcels WHERE id <> $1`, parcels[0].ID)
+	f.exec(`DELETE FROM rate_uses WHERE parcel <> $1`, parcels[0].ID)
+	f.exec(`UPDATE rate_uses SET tokens = 2`)
+	_, err := f.CancelRun(ctx, ids[0], "test", false)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, f.scalar(`SELECT sum(tokens) FROM rate_uses`), "the other keeps its own")
+	_, err = f.CancelRun(ctx, ids[1], "test", false)
+	require.NoError(t, err)
+	require.Zero(t, f.scalar(`SELECT count(*) FROM rate_uses`))
+	f.exec(`INSERT INTO rate_uses (parcel, task, key, per_ms, tokens) VALUES ($1, 'limited', 'b', 1000, 1)`, parcels[0].ID)
+	require.Empty(t, f.claim(w, parcels[0]))
+	require.Zero(t, f.scalar(`SELECT count(*) FROM rate_uses`), "they go with the empty parcel")
+
+	f.ask("a", "a")
+	claimed := f.claimAll(w, f.admit())
+	require.Len(t, claimed, 2)
+	_, err = f.CancelRun(ctx, claimed[0].ID, "test", false)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, f.scalar(`SELECT sum(tokens) FROM rate_uses`), "what was claimed is used")
+}
+
+func TestTokensOfAParcelThatIsGoneComeBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Rate: &task.Rate{Limit: 1, Per: task.Duration(time.Second), Key: "${params.k}"}})
+	ctx := context.Background()
+	f.worker()
+	f.ask("a", "b", "a")
+	require.Len(t, f.admit(), 2)
+	f.exec(`DELETE FROM parcels WHERE id = (SELECT parcel FROM rate_uses WHERE key = 'a')`)
+	_, err := f.ForgetTokens(ctx, f.term)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM rate_uses WHERE back_at = 'infinity'`), "that of b")
+	f.exec(`UPDATE rate_uses SET back_at = back_at - interval '2 seconds'`)
+	require.Len(t, f.admit(), 1)
+}
+
 func TestARetryWaitsWithoutItsPlace(t *testing.T) {
 	t.Parallel()
 	f := openLimited(t, perKey)
