@@ -333,6 +333,60 @@ func TestCancelRunningLetsTheNewestLive(t *testing.T) {
 	require.Equal(t, ids[1], next[0].ID)
 }
 
+func TestCancelRunningSparesTheNewerFromAnOlderOneThatComesBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})
+	w := f.worker()
+	f.ask("a")
+	old := f.claimAll(w, f.admit())[0]
+	again := ended(old)
+	again.State, again.Attempt, again.After = task.StateQueued, 2, time.Hour
+	f.write(store.Batch{Worker: w, Endings: []store.Ending{again}})
+	newer := f.ask("a")[0]
+	require.Len(t, f.claimAll(w, f.admit()), 1)
+	f.exec(`UPDATE ready SET available_at = clock_timestamp() WHERE hold = 'later'`)
+	_, err := f.OpenDue(context.Background(), f.term)
+	require.NoError(t, err)
+	require.Empty(t, f.admit())
+	require.False(t, f.run(newer).CancelRequested)
+	require.Equal(t, task.StateCancelled, f.run(old.ID).State)
+	require.Contains(t, f.run(old.ID).Reason, "cancel-running")
+}
+
+func TestALimitedRunOfALaterTimeWaitsForItFirst(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, perKey)
+	ctx := context.Background()
+	f.worker()
+	hold := func(id uuid.UUID) (hold string) {
+		require.NoError(t, f.Pool().QueryRow(ctx, `SELECT hold FROM ready WHERE run = $1`, id).Scan(&hold))
+		return hold
+	}
+	insert := func(at time.Time) uuid.UUID {
+		accepted, _, err := f.InsertRuns(ctx, []store.NewRun{{Task: "limited", Params: json.RawMessage(`{"k":"a"}`), At: at}})
+		require.NoError(t, err)
+		return accepted[0].ID
+	}
+	now, err := f.Now(ctx)
+	require.NoError(t, err)
+	later := insert(now.Add(time.Hour))
+	_, err = f.PauseTask(ctx, "limited", "audit")
+	require.NoError(t, err)
+	both, paused := insert(now.Add(time.Hour)), insert(time.Time{})
+	require.Equal(t, []string{"later", "later", "paused"}, []string{hold(later), hold(both), hold(paused)})
+	_, err = f.ResumeTask(ctx, "limited")
+	require.NoError(t, err)
+	require.NoError(t, f.SyncPauses(ctx, f.term))
+	require.Equal(t, "limited", hold(paused))
+	require.Len(t, f.admit(), 1, "the others' time has not come")
+	require.Equal(t, []string{"later", "later"}, []string{hold(later), hold(both)})
+	f.exec(`UPDATE ready SET available_at = clock_timestamp()`)
+	_, err = f.OpenDue(ctx, f.term)
+	require.NoError(t, err)
+	require.Equal(t, []string{"limited", "limited"}, []string{hold(later), hold(both)})
+	require.Len(t, f.admit(), 1, "one place was left")
+}
+
 func TestRunsWithAndWithoutLimitsShareTheRoom(t *testing.T) {
 	t.Parallel()
 	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1000}})
@@ -431,6 +485,10 @@ func TestDedupeAnswersWithTheFirstRun(t *testing.T) {
 	next, _, err := f.InsertRuns(ctx, []store.NewRun{run("a", "")})
 	require.NoError(t, err)
 	require.False(t, next[0].Duplicate, "the window is over")
+	both, _, err := f.InsertRuns(ctx, []store.NewRun{run("a", "twice"), run("a", "twice")})
+	require.NoError(t, err)
+	first := store.Accepted{ID: next[0].ID, Duplicate: true}
+	require.Equal(t, []store.Accepted{first, first}, both, "both have the answer that one has")
 }
 
 func TestAKeyThatCannotBeComputedRefusesOnlyItsRun(t *testing.T) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -89,10 +90,11 @@ func reachedText(c *task.Concurrency, key string) string {
 	return fmt.Sprintf("the concurrency limit of %d is reached for the key %q", c.Limit, key)
 }
 
-// supersede lets only the newest runs of a key live, as many as the limit: the
-// oldest under way are cancelled, and then the oldest that wait.
+// supersede lets only the newest runs of a key live, as many as the limit,
+// whether they are under way or wait: one that waits may be the older, as after
+// a retry.
 func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
-	rows, err := tx.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY taken_at, run LIMIT $3`,
+	rows, err := tx.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY run LIMIT $3`,
 		limitScope(t.name), *g.concurrency, pressHolders)
 	if err != nil {
 		return err
@@ -104,13 +106,27 @@ func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g 
 	if holders, err = notEnding(ctx, tx, holders); err != nil {
 		return err
 	}
-	excess := len(waiting) + len(holders) - g.place.limit
-	by := "a newer run of the same key (cancel-running)"
-	for _, id := range holders[:min(max(excess, 0), len(holders))] {
-		a.victims = append(a.victims, victim{id, by})
+	waits := make(map[uuid.UUID]bool, len(waiting))
+	for _, id := range waiting {
+		waits[id] = true
 	}
-	old := min(max(excess-len(holders), 0), len(waiting))
-	return endWaiting(ctx, tx, waiting[:old], "cancelled by "+by)
+	all := sortedIDs(append(slices.Clone(waiting), holders...))
+	by := "a newer run of the same key (cancel-running)"
+	var old []uuid.UUID
+	for _, id := range all[:max(len(all)-g.place.limit, 0)] {
+		if waits[id] {
+			old = append(old, id)
+		} else {
+			a.victims = append(a.victims, victim{id, by})
+		}
+	}
+	return endWaiting(ctx, tx, old, "cancelled by "+by)
+}
+
+// sortedIDs sorts runs by their ids, the oldest first.
+func sortedIDs(ids []uuid.UUID) []uuid.UUID {
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	return ids
 }
 
 // notEnding leaves out the runs that were asked to end already.
