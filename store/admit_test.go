@@ -314,6 +314,46 @@ func TestRejectNewEndsWhatFindsNoPlace(t *testing.T) {
 	require.Zero(t, f.scalar(`SELECT count(*) FROM ready`))
 }
 
+func TestATurnEndsABoundedNumberOfRuns(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyRejectNew}})
+	ctx := context.Background()
+	f.worker()
+	ids := f.ask(repeated("a", 602)...)
+	child := f.ask("b")[0]
+	f.exec(`UPDATE runs SET parent = $1, inherit_cancel = true WHERE id = $2`, ids[1], child)
+	_, more, err := f.Admit(ctx, f.term)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.EqualValues(t, 500, f.scalar(`SELECT count(*) FROM runs WHERE state = 'cancelled'`))
+	f.admit()
+	require.EqualValues(t, 601, f.scalar(`SELECT count(*) FROM runs WHERE state = 'cancelled'`))
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM child_cancels`), "the children of a rejected run end too")
+}
+
+func TestATurnCancelsABoundedNumberOfRunsUnderWay(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 150, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})
+	ctx := context.Background()
+	f.worker()
+	old := f.ask(repeated("a", 150)...)
+	f.exec(`DELETE FROM ready`)
+	f.exec(`INSERT INTO holds (run, scope, key) SELECT unnest($1::uuid[]), 'limit:limited', 'a'`, old)
+	f.ask(repeated("a", 150)...)
+	_, more, err := f.Admit(ctx, f.term)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.EqualValues(t, 100, f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`))
+	for more {
+		_, more, err = f.Admit(ctx, f.term)
+		require.NoError(t, err)
+		if f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`) == 150 {
+			break
+		}
+	}
+	require.EqualValues(t, 150, f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`))
+}
+
 func TestCancelRunningLetsTheNewestLive(t *testing.T) {
 	t.Parallel()
 	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})

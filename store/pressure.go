@@ -11,10 +11,12 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// Bounds of what one turn does to one group.
+// Bounds of what one turn looks at in one group, and of what it ends in all.
 const (
 	pressWaiting = 1000
 	pressHolders = 5000
+	pressEnds    = 500 // runs that wait
+	pressVictims = 100 // runs under way
 )
 
 // victim is a run under way that is cancelled to make room.
@@ -76,7 +78,7 @@ func (a *admitting) waiting(ctx context.Context, tx pgx.Tx, t *limitedTask, g *l
 func (a *admitting) reject(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
 	keep := min(max(g.place.free, 0), len(waiting))
 	g.place.free -= keep // they wait for room or a token
-	return endWaiting(ctx, tx, waiting[keep:], rejectReason(t.limits.Concurrency, *g.concurrency))
+	return a.endWaiting(ctx, tx, waiting[keep:], rejectReason(t.limits.Concurrency, *g.concurrency), "the rejection of its parent")
 }
 
 func rejectReason(c *task.Concurrency, key string) string {
@@ -114,13 +116,16 @@ func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g 
 	by := "a newer run of the same key (cancel-running)"
 	var old []uuid.UUID
 	for _, id := range all[:max(len(all)-g.place.limit, 0)] {
-		if waits[id] {
+		switch {
+		case waits[id]:
 			old = append(old, id)
-		} else {
+		case len(a.victims) == pressVictims:
+			a.more = true
+		default:
 			a.victims = append(a.victims, victim{id, by})
 		}
 	}
-	return endWaiting(ctx, tx, old, "cancelled by "+by)
+	return a.endWaiting(ctx, tx, old, "cancelled by "+by, by)
 }
 
 // sortedIDs sorts runs by their ids, the oldest first.
@@ -153,11 +158,16 @@ func notEnding(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (rest []uuid.UUI
 	return rest, nil
 }
 
-// endWaiting ends runs that wait in ready as cancelled.
-func endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason string) error {
+// endWaiting ends runs that wait in ready as cancelled, as far as the turn may.
+// by is what cancels their children.
+func (a *admitting) endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason, by string) error {
+	if left := pressEnds - a.ends; len(ids) > left {
+		ids, a.more = ids[:left], true
+	}
 	if len(ids) == 0 {
 		return nil
 	}
+	a.ends += len(ids)
 	locked, err := lockReady(ctx, tx, ids, holdLimited)
 	if err != nil || len(locked) == 0 {
 		return err
@@ -166,12 +176,13 @@ func endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason string) 
 	for id := range locked {
 		ids = append(ids, id)
 	}
+	ids = sortedIDs(ids)
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
 	batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL, reason = $2,
 		finished_at = clock_timestamp() WHERE id = ANY($1) AND id BETWEEN $3 AND $4 AND state = 'queued'`, ids, clean(reason), low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
-	batch.Queue(`DELETE FROM holds WHERE run = ANY($1)`, ids)
+	queueCancelled(batch, ids, by)
 	return tx.SendBatch(ctx, batch).Close()
 }
 
