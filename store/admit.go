@@ -113,6 +113,7 @@ type admitting struct {
 	more    bool
 	tours   map[string]tour
 	victims []victim
+	ends    int  // waiting runs that were ended
 	filled  bool // the room is used up
 }
 
@@ -171,7 +172,7 @@ var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_hashj
 
 func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
 	a.tasks, a.places, a.pack, a.more, a.victims = nil, map[placeKey]*places{}, packer{}, false, nil
-	a.tours, a.filled = map[string]tour{}, false
+	a.tours, a.filled, a.ends = map[string]tour{}, false, 0
 	if err := holdTerm(ctx, tx, term); err != nil {
 		return err
 	}

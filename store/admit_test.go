@@ -166,6 +166,51 @@ func TestARunThatDidNotStartGivesPlaceAndTokenBack(t *testing.T) {
 	require.Len(t, f.claimAll(w, f.admit()), 1)
 }
 
+func TestARunCancelledBeforeTheClaimGivesItsTokenBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Rate: &task.Rate{Limit: 2, Per: task.Duration(time.Hour), Key: "${params.k}"}})
+	ctx := context.Background()
+	w := f.worker()
+	ids := f.ask("a", "a")
+	parcels := f.admit()
+	f.exec(`UPDATE runs SET parcel = $1`, parcels[0].ID) // both in one
+	f.exec(`UPDATE parcels SET runs = $2 WHERE id = $1`, parcels[0].ID, ids)
+	f.exec(`DELETE FROM parcels WHERE id <> $1`, parcels[0].ID)
+	f.exec(`DELETE FROM rate_uses WHERE parcel <> $1`, parcels[0].ID)
+	f.exec(`UPDATE rate_uses SET tokens = 2`)
+	_, err := f.CancelRun(ctx, ids[0], "test", false)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, f.scalar(`SELECT sum(tokens) FROM rate_uses`), "the other keeps its own")
+	_, err = f.CancelRun(ctx, ids[1], "test", false)
+	require.NoError(t, err)
+	require.Zero(t, f.scalar(`SELECT count(*) FROM rate_uses`))
+	f.exec(`INSERT INTO rate_uses (parcel, task, key, per_ms, tokens) VALUES ($1, 'limited', 'b', 1000, 1)`, parcels[0].ID)
+	require.Empty(t, f.claim(w, parcels[0]))
+	require.Zero(t, f.scalar(`SELECT count(*) FROM rate_uses`), "they go with the empty parcel")
+
+	f.ask("a", "a")
+	claimed := f.claimAll(w, f.admit())
+	require.Len(t, claimed, 2)
+	_, err = f.CancelRun(ctx, claimed[0].ID, "test", false)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, f.scalar(`SELECT sum(tokens) FROM rate_uses`), "what was claimed is used")
+}
+
+func TestTokensOfAParcelThatIsGoneComeBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Rate: &task.Rate{Limit: 1, Per: task.Duration(time.Second), Key: "${params.k}"}})
+	ctx := context.Background()
+	f.worker()
+	f.ask("a", "b", "a")
+	require.Len(t, f.admit(), 2)
+	f.exec(`DELETE FROM parcels WHERE id = (SELECT parcel FROM rate_uses WHERE key = 'a')`)
+	_, err := f.ForgetTokens(ctx, f.term)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM rate_uses WHERE back_at = 'infinity'`), "that of b")
+	f.exec(`UPDATE rate_uses SET back_at = back_at - interval '2 seconds'`)
+	require.Len(t, f.admit(), 1)
+}
+
 func TestARetryWaitsWithoutItsPlace(t *testing.T) {
 	t.Parallel()
 	f := openLimited(t, perKey)
@@ -269,6 +314,46 @@ func TestRejectNewEndsWhatFindsNoPlace(t *testing.T) {
 	require.Zero(t, f.scalar(`SELECT count(*) FROM ready`))
 }
 
+func TestATurnEndsABoundedNumberOfRuns(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyRejectNew}})
+	ctx := context.Background()
+	f.worker()
+	ids := f.ask(repeated("a", 602)...)
+	child := f.ask("b")[0]
+	f.exec(`UPDATE runs SET parent = $1, inherit_cancel = true WHERE id = $2`, ids[1], child)
+	_, more, err := f.Admit(ctx, f.term)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.EqualValues(t, 500, f.scalar(`SELECT count(*) FROM runs WHERE state = 'cancelled'`))
+	f.admit()
+	require.EqualValues(t, 601, f.scalar(`SELECT count(*) FROM runs WHERE state = 'cancelled'`))
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM child_cancels`), "the children of a rejected run end too")
+}
+
+func TestATurnCancelsABoundedNumberOfRunsUnderWay(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 150, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})
+	ctx := context.Background()
+	f.worker()
+	old := f.ask(repeated("a", 150)...)
+	f.exec(`DELETE FROM ready`)
+	f.exec(`INSERT INTO holds (run, scope, key) SELECT unnest($1::uuid[]), 'limit:limited', 'a'`, old)
+	f.ask(repeated("a", 150)...)
+	_, more, err := f.Admit(ctx, f.term)
+	require.NoError(t, err)
+	require.True(t, more)
+	require.EqualValues(t, 100, f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`))
+	for more {
+		_, more, err = f.Admit(ctx, f.term)
+		require.NoError(t, err)
+		if f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`) == 150 {
+			break
+		}
+	}
+	require.EqualValues(t, 150, f.scalar(`SELECT count(*) FROM runs WHERE cancel_requested`))
+}
+
 func TestCancelRunningLetsTheNewestLive(t *testing.T) {
 	t.Parallel()
 	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})
@@ -286,6 +371,60 @@ func TestCancelRunningLetsTheNewestLive(t *testing.T) {
 	next := f.claimAll(w, f.admit())
 	require.Len(t, next, 1)
 	require.Equal(t, ids[1], next[0].ID)
+}
+
+func TestCancelRunningSparesTheNewerFromAnOlderOneThatComesBack(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}", Strategy: task.StrategyCancelRunning}})
+	w := f.worker()
+	f.ask("a")
+	old := f.claimAll(w, f.admit())[0]
+	again := ended(old)
+	again.State, again.Attempt, again.After = task.StateQueued, 2, time.Hour
+	f.write(store.Batch{Worker: w, Endings: []store.Ending{again}})
+	newer := f.ask("a")[0]
+	require.Len(t, f.claimAll(w, f.admit()), 1)
+	f.exec(`UPDATE ready SET available_at = clock_timestamp() WHERE hold = 'later'`)
+	_, err := f.OpenDue(context.Background(), f.term)
+	require.NoError(t, err)
+	require.Empty(t, f.admit())
+	require.False(t, f.run(newer).CancelRequested)
+	require.Equal(t, task.StateCancelled, f.run(old.ID).State)
+	require.Contains(t, f.run(old.ID).Reason, "cancel-running")
+}
+
+func TestALimitedRunOfALaterTimeWaitsForItFirst(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, perKey)
+	ctx := context.Background()
+	f.worker()
+	hold := func(id uuid.UUID) (hold string) {
+		require.NoError(t, f.Pool().QueryRow(ctx, `SELECT hold FROM ready WHERE run = $1`, id).Scan(&hold))
+		return hold
+	}
+	insert := func(at time.Time) uuid.UUID {
+		accepted, _, err := f.InsertRuns(ctx, []store.NewRun{{Task: "limited", Params: json.RawMessage(`{"k":"a"}`), At: at}})
+		require.NoError(t, err)
+		return accepted[0].ID
+	}
+	now, err := f.Now(ctx)
+	require.NoError(t, err)
+	later := insert(now.Add(time.Hour))
+	_, err = f.PauseTask(ctx, "limited", "audit")
+	require.NoError(t, err)
+	both, paused := insert(now.Add(time.Hour)), insert(time.Time{})
+	require.Equal(t, []string{"later", "later", "paused"}, []string{hold(later), hold(both), hold(paused)})
+	_, err = f.ResumeTask(ctx, "limited")
+	require.NoError(t, err)
+	require.NoError(t, f.SyncPauses(ctx, f.term))
+	require.Equal(t, "limited", hold(paused))
+	require.Len(t, f.admit(), 1, "the others' time has not come")
+	require.Equal(t, []string{"later", "later"}, []string{hold(later), hold(both)})
+	f.exec(`UPDATE ready SET available_at = clock_timestamp()`)
+	_, err = f.OpenDue(ctx, f.term)
+	require.NoError(t, err)
+	require.Equal(t, []string{"limited", "limited"}, []string{hold(later), hold(both)})
+	require.Len(t, f.admit(), 1, "one place was left")
 }
 
 func TestRunsWithAndWithoutLimitsShareTheRoom(t *testing.T) {
@@ -386,6 +525,10 @@ func TestDedupeAnswersWithTheFirstRun(t *testing.T) {
 	next, _, err := f.InsertRuns(ctx, []store.NewRun{run("a", "")})
 	require.NoError(t, err)
 	require.False(t, next[0].Duplicate, "the window is over")
+	both, _, err := f.InsertRuns(ctx, []store.NewRun{run("a", "twice"), run("a", "twice")})
+	require.NoError(t, err)
+	first := store.Accepted{ID: next[0].ID, Duplicate: true}
+	require.Equal(t, []store.Accepted{first, first}, both, "both have the answer that one has")
 }
 
 func TestAKeyThatCannotBeComputedRefusesOnlyItsRun(t *testing.T) {

@@ -87,6 +87,7 @@ func cancelRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, by string, atOn
 	batch := &pgx.Batch{}
 	if len(c.ended) > 0 {
 		low, high := bounds(c.ended)
+		queueUnused(batch, c.ended, parcels)
 		batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, c.ended)
 		batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, cancel_requested_at = clock_timestamp(),
 			fence = fence + 1, parcel = NULL, reason = $2, finished_at = clock_timestamp()

@@ -71,9 +71,10 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 }
 
 // dropEmpty removes a claimed parcel whose runs were all cancelled before, which
-// nobody would remove else while its worker lives.
+// nobody would remove else while its worker lives, and its tokens.
 func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo int) error {
-	_, err := s.pool.Exec(ctx, `DELETE FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3`, parcel, dispatchNo, epoch)
+	_, err := s.pool.Exec(ctx, `WITH gone AS (DELETE FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3 RETURNING id)
+		DELETE FROM rate_uses u USING gone WHERE u.parcel = $1 AND u.parcel = gone.id AND u.back_at = 'infinity'`, parcel, dispatchNo, epoch)
 	return wrap(err, "remove an empty parcel")
 }
 

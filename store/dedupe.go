@@ -53,8 +53,20 @@ func takeKeys(ctx context.Context, tx pgx.Tx, view *laneView, runs []NewRun, key
 			unique = append(unique, keyClaim{i, runs[i].Task, task.DedupePrefix + *keys[i].Dedupe, nil, view.now.Add(time.Duration(d.Window))})
 		}
 	}
+	before := slices.Clone(accepted)
 	if err := claimKeys(ctx, tx, unique, accepted); err != nil {
 		return err
+	}
+	replaced := map[uuid.UUID]uuid.UUID{} // runs of this call that will not be
+	for _, c := range unique {
+		if accepted[c.index].Duplicate {
+			replaced[before[c.index].ID] = accepted[c.index].ID
+		}
+	}
+	for i := range accepted {
+		if id, ok := replaced[accepted[i].ID]; ok {
+			accepted[i].ID = id
+		}
 	}
 	return passKeysOn(ctx, tx, runs, unique, accepted)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -10,10 +11,12 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// Bounds of what one turn does to one group.
+// Bounds of what one turn looks at in one group, and of what it ends in all.
 const (
 	pressWaiting = 1000
 	pressHolders = 5000
+	pressEnds    = 500 // runs that wait
+	pressVictims = 100 // runs under way
 )
 
 // victim is a run under way that is cancelled to make room.
@@ -75,7 +78,7 @@ func (a *admitting) waiting(ctx context.Context, tx pgx.Tx, t *limitedTask, g *l
 func (a *admitting) reject(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
 	keep := min(max(g.place.free, 0), len(waiting))
 	g.place.free -= keep // they wait for room or a token
-	return endWaiting(ctx, tx, waiting[keep:], rejectReason(t.limits.Concurrency, *g.concurrency))
+	return a.endWaiting(ctx, tx, waiting[keep:], rejectReason(t.limits.Concurrency, *g.concurrency), "the rejection of its parent")
 }
 
 func rejectReason(c *task.Concurrency, key string) string {
@@ -89,10 +92,11 @@ func reachedText(c *task.Concurrency, key string) string {
 	return fmt.Sprintf("the concurrency limit of %d is reached for the key %q", c.Limit, key)
 }
 
-// supersede lets only the newest runs of a key live, as many as the limit: the
-// oldest under way are cancelled, and then the oldest that wait.
+// supersede lets only the newest runs of a key live, as many as the limit,
+// whether they are under way or wait: one that waits may be the older, as after
+// a retry.
 func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
-	rows, err := tx.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY taken_at, run LIMIT $3`,
+	rows, err := tx.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY run LIMIT $3`,
 		limitScope(t.name), *g.concurrency, pressHolders)
 	if err != nil {
 		return err
@@ -104,13 +108,30 @@ func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g 
 	if holders, err = notEnding(ctx, tx, holders); err != nil {
 		return err
 	}
-	excess := len(waiting) + len(holders) - g.place.limit
-	by := "a newer run of the same key (cancel-running)"
-	for _, id := range holders[:min(max(excess, 0), len(holders))] {
-		a.victims = append(a.victims, victim{id, by})
+	waits := make(map[uuid.UUID]bool, len(waiting))
+	for _, id := range waiting {
+		waits[id] = true
 	}
-	old := min(max(excess-len(holders), 0), len(waiting))
-	return endWaiting(ctx, tx, waiting[:old], "cancelled by "+by)
+	all := sortedIDs(append(slices.Clone(waiting), holders...))
+	by := "a newer run of the same key (cancel-running)"
+	var old []uuid.UUID
+	for _, id := range all[:max(len(all)-g.place.limit, 0)] {
+		switch {
+		case waits[id]:
+			old = append(old, id)
+		case len(a.victims) == pressVictims:
+			a.more = true
+		default:
+			a.victims = append(a.victims, victim{id, by})
+		}
+	}
+	return a.endWaiting(ctx, tx, old, "cancelled by "+by, by)
+}
+
+// sortedIDs sorts runs by their ids, the oldest first.
+func sortedIDs(ids []uuid.UUID) []uuid.UUID {
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	return ids
 }
 
 // notEnding leaves out the runs that were asked to end already.
@@ -137,11 +158,16 @@ func notEnding(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (rest []uuid.UUI
 	return rest, nil
 }
 
-// endWaiting ends runs that wait in ready as cancelled.
-func endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason string) error {
+// endWaiting ends runs that wait in ready as cancelled, as far as the turn may.
+// by is what cancels their children.
+func (a *admitting) endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason, by string) error {
+	if left := pressEnds - a.ends; len(ids) > left {
+		ids, a.more = ids[:left], true
+	}
 	if len(ids) == 0 {
 		return nil
 	}
+	a.ends += len(ids)
 	locked, err := lockReady(ctx, tx, ids, holdLimited)
 	if err != nil || len(locked) == 0 {
 		return err
@@ -150,12 +176,13 @@ func endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason string) 
 	for id := range locked {
 		ids = append(ids, id)
 	}
+	ids = sortedIDs(ids)
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
 	batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL, reason = $2,
 		finished_at = clock_timestamp() WHERE id = ANY($1) AND id BETWEEN $3 AND $4 AND state = 'queued'`, ids, clean(reason), low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
-	batch.Queue(`DELETE FROM holds WHERE run = ANY($1)`, ids)
+	queueCancelled(batch, ids, by)
 	return tx.SendBatch(ctx, batch).Close()
 }
 

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -57,13 +59,46 @@ func (u *tokenUses) queue(batch *pgx.Batch) {
 		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::int[])`, u.parcels, u.tasks, u.keys, u.per, u.tokens)
 }
 
+// unusedTokens gives back what was taken for runs that no worker has claimed.
+// Their parcels are locked.
+const unusedTokens = `
+	UPDATE rate_uses t SET tokens = greatest(t.tokens - n.count, 0)
+	FROM (SELECT r.parcel, r.task, r.rate_key, count(*) FROM runs r JOIN parcels p ON p.id = r.parcel
+		WHERE r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.rate_key IS NOT NULL AND p.id = ANY ($4) AND p.state = 'unclaimed'
+		GROUP BY r.parcel, r.task, r.rate_key) n
+	WHERE t.parcel = ANY ($4) AND t.parcel = n.parcel AND t.task = n.task AND t.key = n.rate_key AND t.back_at = 'infinity'`
+
+// queueUnused gives the tokens of runs back that are about to end unclaimed; of
+// says in which parcel each is. A key without tokens has no window to begin.
+func queueUnused(batch *pgx.Batch, ids []uuid.UUID, of map[uuid.UUID]int64) {
+	var parcels []int64
+	for _, id := range ids {
+		if of[id] != 0 {
+			parcels = append(parcels, of[id])
+		}
+	}
+	if len(parcels) == 0 {
+		return
+	}
+	slices.Sort(parcels)
+	parcels = slices.Compact(parcels)
+	low, high := bounds(ids)
+	batch.Queue(unusedTokens, ids, low, high, parcels)
+	batch.Queue(`DELETE FROM rate_uses WHERE parcel = ANY ($1) AND back_at = 'infinity' AND tokens = 0`, parcels)
+}
+
 // tokensLimit is how many tokens that are back one transaction forgets.
 const tokensLimit = 20_000
 
-// ForgetTokens removes tokens that are back, a bounded number at once.
+// ForgetTokens removes tokens that are back, a bounded number at once. Of tokens
+// whose parcel is gone nobody else would begin the window.
 func (s *Store) ForgetTokens(ctx context.Context, term int64) (more bool, err error) {
 	err = s.inTx(ctx, "forget tokens of rate limits", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, startWindow+` WHERE back_at = 'infinity'
+			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.id = rate_uses.parcel)`); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM rate_uses WHERE ctid = ANY (ARRAY(
