@@ -102,7 +102,7 @@ func TestStagesOfACancellation(t *testing.T) {
 	require.NoError(t, err)
 	answer, err := f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
 	require.NoError(t, err)
-	require.Equal(t, []store.CancelAsk{{Run: c.ID, AtOnce: true}}, answer.Cancel)
+	require.Equal(t, []store.CancelAsk{{Run: c.ID, AtOnce: true, Fence: c.Fence}}, answer.Cancel)
 	asked := *f.run(c.ID).CancelAskedAt
 
 	at := time.Now().Truncate(time.Microsecond)
@@ -115,6 +115,9 @@ func TestStagesOfACancellation(t *testing.T) {
 		f.write(store.Batch{Worker: w, Stages: []store.StageRow{stage(store.StageInterrupted, c.Fence), stage(store.StageKilled, c.Fence)},
 			Endings: []store.Ending{{Run: c.ID, Fence: c.Fence, State: task.StateCancelled, Reason: "cancelled on request"}}})
 	}
+	answer, err = f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
+	require.NoError(t, err)
+	require.Empty(t, answer.Cancel, "the run has ended")
 	run := f.run(c.ID)
 	require.Equal(t, task.StateCancelled, run.State)
 	require.Equal(t, "cancelled by ann", run.Reason)

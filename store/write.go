@@ -346,6 +346,23 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 		c := endingColumns(held)
 		batch.Queue(releaseHolds, c.ids, c.fences, c.anew, c.low, c.high)
 	}
+	queueAnswered(batch, b.Endings)
+}
+
+// queueAnswered deletes the requests to cancel runs that were given up, which
+// heartbeats would go on telling. Those of runs that succeeded are swept.
+func queueAnswered(batch *pgx.Batch, endings []Ending) {
+	var ids []uuid.UUID
+	var fences []int32
+	for _, e := range endings {
+		if e.State != task.StateSucceeded {
+			ids, fences = append(ids, e.Run), append(fences, e.Fence)
+		}
+	}
+	if len(ids) > 0 {
+		batch.Queue(`DELETE FROM cancels c USING unnest($1::uuid[], $2::int[]) AS i(id, fence)
+			WHERE c.run = ANY ($1) AND c.run = i.id AND c.fence = i.fence`, ids, fences)
+	}
 }
 
 func (c endingArrays) requeueArgs(worker int64) []any {
