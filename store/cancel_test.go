@@ -202,6 +202,38 @@ func TestBulkCancelAndRetry(t *testing.T) {
 	require.Equal(t, 1, sum.Matched, "only what failed is left for a repetition")
 }
 
+// Until its children were told, a run that was cancelled is not put back to work.
+func TestNoRetryWhileTheChildrenAreBeingCancelled(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := t.Context()
+	w := f.worker()
+	p := f.claimOne(w)
+	var runs []store.NewRun
+	for range 600 { // more than a page
+		runs = append(runs, store.NewRun{Task: "demo", Parent: &store.Parent{Run: p.ID, Path: "0", InheritCancel: true, Group: "g"}})
+	}
+	_, _, err := f.InsertRuns(ctx, runs)
+	require.NoError(t, err)
+	f.write(store.Batch{Worker: w, Endings: []store.Ending{parked(p, store.Park{Kind: task.WaitChildren, Path: "0", Detail: task.WaitDetail{Group: "g", Children: 600}})}})
+	_, err = f.CancelRun(ctx, p.ID, "anna", false)
+	require.NoError(t, err)
+	_, err = f.RetryRun(ctx, p.ID, "", "anna")
+	require.ErrorContains(t, err, "its children are still being cancelled")
+	require.Equal(t, task.CodeConflict, task.CodeOf(err))
+	step, err := f.RetryRuns(ctx, store.RunFilter{}, "anna")
+	require.NoError(t, err)
+	require.Equal(t, store.BulkStep{Matched: 1, Failed: 1, Faults: step.Faults}, step)
+	require.ErrorContains(t, step.Faults[0].Err, "its children are still being cancelled")
+	for more := true; more; {
+		more, err = f.CancelChildren(ctx, f.term)
+		require.NoError(t, err)
+	}
+	require.Zero(t, f.scalar(`SELECT count(*) FROM runs WHERE finished_at IS NULL`))
+	_, err = f.RetryRun(ctx, p.ID, "", "anna")
+	require.NoError(t, err)
+}
+
 // A worker that its supervisor kills for its memory counts against one run at most.
 func TestWhoIsGuiltyOfAMemoryKill(t *testing.T) {
 	t.Parallel()
