@@ -234,6 +234,30 @@ func TestNoRetryWhileTheChildrenAreBeingCancelled(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A child that was asked to end has the others of its group cancelled, too, when
+// its worker gives it back.
+func TestACancelledChildThatIsGivenBackStopsTheOthers(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := t.Context()
+	w := f.worker()
+	p := f.claimOne(w)
+	child := store.NewRun{Task: "demo", Parent: &store.Parent{Run: p.ID, Path: "0", Group: "g", Stop: true}}
+	_, parcels, err := f.InsertRuns(ctx, []store.NewRun{child})
+	require.NoError(t, err)
+	require.Len(t, parcels, 1)
+	c := f.claim(w, parcels[0])[0]
+	require.True(t, c.Held)
+	_, err = f.CancelRun(ctx, c.ID, "anna", false)
+	require.NoError(t, err)
+	for range 2 { // an ambiguous commit is repeated
+		f.write(store.Batch{Worker: w, Endings: []store.Ending{{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: 1, Held: c.Held}}})
+	}
+	require.Equal(t, task.StateCancelled, f.run(c.ID).State)
+	require.Zero(t, f.holds())
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM child_cancels WHERE parent = $1 AND children = 'g'`, p.ID))
+}
+
 // A worker that its supervisor kills for its memory counts against one run at most.
 func TestWhoIsGuiltyOfAMemoryKill(t *testing.T) {
 	t.Parallel()

@@ -301,11 +301,15 @@ var (
 )
 
 // A run that goes again gives its place of a limit back while it waits for its
-// retry and when it has not started; one that was cancelled meanwhile has ended.
+// retry and when it has not started; one that was cancelled meanwhile has ended,
+// and has the others of its group cancelled likewise.
 const releaseHolds = `
-	DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
-	WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
-		AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')`
+	WITH gone AS (
+		DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
+		WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
+			AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')
+		RETURNING h.scope, h.key, r.parent, r.state
+	)` + stopOthers
 
 func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	var again, refunded, over, held, parked []Ending
