@@ -202,7 +202,6 @@ func (a *taskAction) run(ctx context.Context, th *thread, it *item) result {
 	if a.wait { // the next attempt wants another child
 		start.Path = th.waitPath(it, th.try)
 	}
-	start.Key = th.run.options.Run.ID.String() + "/" + strconv.Itoa(th.iteration) + "/" + start.Path
 	id, err := th.run.options.Starter.StartTask(ctx, start)
 	switch {
 	case err != nil && th.ends(ctx):

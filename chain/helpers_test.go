@@ -3,6 +3,7 @@ package chain_test
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -67,8 +68,9 @@ func (s *starter) StartTask(_ context.Context, start chain.Start) (uuid.UUID, er
 	if s.keys == nil {
 		s.keys = map[string]string{}
 	}
-	s.keys[start.Key] = start.Task + " " + string(start.Params)
-	return uuid.NewSHA1(uuid.Nil, []byte(start.Key)), nil
+	key := uuid.Nil.String() + "/" + strconv.Itoa(start.Iteration) + "/" + start.Path
+	s.keys[key] = start.Task + " " + string(start.Params)
+	return uuid.NewSHA1(uuid.Nil, []byte(key)), nil
 }
 
 func parse(t testing.TB, text string) *chain.Document {

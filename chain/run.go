@@ -34,12 +34,11 @@ type Starter interface {
 	StartTask(ctx context.Context, s Start) (uuid.UUID, error)
 }
 
-// Start asks for one child. Key is the same whenever the same item of the same
-// run asks again, so that a repetition starts nothing new.
+// Start asks for one child. Whenever the same item of the same attempt asks
+// again, its path and iteration are the same: a repetition starts nothing new.
 type Start struct {
 	Task          string
 	Params        json.RawMessage
-	Key           string
 	Path          string // of the item, with the index of each enclosing each
 	Iteration     int
 	Wait          bool // the item ends with the child

@@ -39,7 +39,7 @@ func (p *parking) StartTask(_ context.Context, s chain.Start) (uuid.UUID, error)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started = append(p.started, s)
-	return uuid.NewSHA1(uuid.Nil, []byte(s.Key)), nil
+	return uuid.NewSHA1(uuid.Nil, []byte(s.Path)), nil
 }
 
 func (p *parking) Spawn(_ context.Context, s chain.Spawn) error {
@@ -165,8 +165,8 @@ func TestATaskThatIsWaitedFor(t *testing.T) {
 	w := p.parks()
 	require.Equal(t, task.WaitChildren, w.Kind)
 	require.Equal(t, "other", w.Name)
-	require.Equal(t, []chain.Start{{Task: "other", Params: json.RawMessage(`{"n":3}`), Key: uuid.Nil.String() + "/0/0", Path: "0", Wait: true}}, p.started)
-	require.Equal(t, uuid.NewSHA1(uuid.Nil, []byte(p.started[0].Key)), *w.Child)
+	require.Equal(t, []chain.Start{{Task: "other", Params: json.RawMessage(`{"n":3}`), Path: "0", Wait: true}}, p.started)
+	require.Equal(t, uuid.NewSHA1(uuid.Nil, []byte(p.started[0].Path)), *w.Child)
 	p.answer(w, task.Succeed(json.RawMessage(`7`)))
 	require.True(t, p.run().Outcome.Success)
 	require.Len(t, p.started, 2)

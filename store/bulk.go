@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (s *Store) RetryRuns(ctx context.Context, f RunFilter, by string) (BulkStep
 		case ctx.Err() != nil || Unreachable(err):
 			step.Matched = i
 			return step, wrap(err, "retry runs")
-		case task.CodeOf(err) == task.CodeConflict || task.CodeOf(err) == task.CodeNotFound:
+		case !errors.Is(err, errChildrenLeft) && task.CodeOf(err) == task.CodeConflict || task.CodeOf(err) == task.CodeNotFound:
 			step.Skipped++
 		default:
 			if step.Failed++; len(step.Faults) < mostFaults {

@@ -99,8 +99,11 @@ func cancelRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, by string, atOn
 		batch.Queue(`UPDATE runs SET cancel_requested = true, cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
 			reason = CASE WHEN cancel_requested THEN reason ELSE $2 END
 			WHERE id = ANY($1) AND id BETWEEN $3 AND $4`, c.asked, clean("cancel asked by "+by), low, high)
-		batch.Queue(`INSERT INTO cancels (run, worker, at_once) SELECT run, worker, $3 FROM unnest($1::uuid[], $2::bigint[]) AS i(run, worker)
-			ON CONFLICT (run) DO UPDATE SET worker = excluded.worker, at_once = cancels.at_once OR excluded.at_once`, c.asked, told, atOnce)
+		batch.Queue(`INSERT INTO cancels (run, worker, at_once, fence)
+			SELECT r.id, i.worker, $3, r.fence FROM unnest($1::uuid[], $2::bigint[]) AS i(run, worker) JOIN runs r ON r.id = i.run
+			WHERE r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
+			ON CONFLICT (run) DO UPDATE SET worker = excluded.worker, at_once = cancels.at_once AND cancels.fence >= excluded.fence OR excluded.at_once,
+				fence = excluded.fence`, c.asked, told, atOnce, low, high)
 		queueChildCancels(batch, c.asked, by)
 		for _, worker := range slices.Compact(slices.Sorted(slices.Values(told))) {
 			batch.Queue(`SELECT pg_notify('catena_cancel', $1)`, strconv.FormatInt(worker, 10))

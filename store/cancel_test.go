@@ -102,7 +102,7 @@ func TestStagesOfACancellation(t *testing.T) {
 	require.NoError(t, err)
 	answer, err := f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
 	require.NoError(t, err)
-	require.Equal(t, []store.CancelAsk{{Run: c.ID, AtOnce: true}}, answer.Cancel)
+	require.Equal(t, []store.CancelAsk{{Run: c.ID, AtOnce: true, Fence: c.Fence}}, answer.Cancel)
 	asked := *f.run(c.ID).CancelAskedAt
 
 	at := time.Now().Truncate(time.Microsecond)
@@ -115,6 +115,9 @@ func TestStagesOfACancellation(t *testing.T) {
 		f.write(store.Batch{Worker: w, Stages: []store.StageRow{stage(store.StageInterrupted, c.Fence), stage(store.StageKilled, c.Fence)},
 			Endings: []store.Ending{{Run: c.ID, Fence: c.Fence, State: task.StateCancelled, Reason: "cancelled on request"}}})
 	}
+	answer, err = f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
+	require.NoError(t, err)
+	require.Empty(t, answer.Cancel, "the run has ended")
 	run := f.run(c.ID)
 	require.Equal(t, task.StateCancelled, run.State)
 	require.Equal(t, "cancelled by ann", run.Reason)
@@ -197,6 +200,62 @@ func TestBulkCancelAndRetry(t *testing.T) {
 	require.Equal(t, store.BulkStep{Matched: many, Done: many - 1, Failed: 1}, sum)
 	sum, _ = walk(t, store.RunFilter{Task: "demo", State: "cancelled"}, retry)
 	require.Equal(t, 1, sum.Matched, "only what failed is left for a repetition")
+}
+
+// Until its children were told, a run that was cancelled is not put back to work.
+func TestNoRetryWhileTheChildrenAreBeingCancelled(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := t.Context()
+	w := f.worker()
+	p := f.claimOne(w)
+	var runs []store.NewRun
+	for range 600 { // more than a page
+		runs = append(runs, store.NewRun{Task: "demo", Parent: &store.Parent{Run: p.ID, Path: "0", InheritCancel: true, Group: "g"}})
+	}
+	_, _, err := f.InsertRuns(ctx, runs)
+	require.NoError(t, err)
+	f.write(store.Batch{Worker: w, Endings: []store.Ending{parked(p, store.Park{Kind: task.WaitChildren, Path: "0", Detail: task.WaitDetail{Group: "g", Children: 600}})}})
+	_, err = f.CancelRun(ctx, p.ID, "anna", false)
+	require.NoError(t, err)
+	_, err = f.RetryRun(ctx, p.ID, "", "anna")
+	require.ErrorContains(t, err, "its children are still being cancelled")
+	require.Equal(t, task.CodeConflict, task.CodeOf(err))
+	step, err := f.RetryRuns(ctx, store.RunFilter{}, "anna")
+	require.NoError(t, err)
+	require.Equal(t, store.BulkStep{Matched: 1, Failed: 1, Faults: step.Faults}, step)
+	require.ErrorContains(t, step.Faults[0].Err, "its children are still being cancelled")
+	for more := true; more; {
+		more, err = f.CancelChildren(ctx, f.term)
+		require.NoError(t, err)
+	}
+	require.Zero(t, f.scalar(`SELECT count(*) FROM runs WHERE finished_at IS NULL`))
+	_, err = f.RetryRun(ctx, p.ID, "", "anna")
+	require.NoError(t, err)
+}
+
+// A child that was asked to end has the others of its group cancelled, too, when
+// its worker gives it back.
+func TestACancelledChildThatIsGivenBackStopsTheOthers(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := t.Context()
+	w := f.worker()
+	p := f.claimOne(w)
+	child := store.NewRun{Task: "demo", Parent: &store.Parent{Run: p.ID, Path: "0", Group: "g", Stop: true}}
+	_, parcels, err := f.InsertRuns(ctx, []store.NewRun{child})
+	require.NoError(t, err)
+	require.Len(t, parcels, 1)
+	c := f.claim(w, parcels[0])[0]
+	require.True(t, c.Held)
+	_, err = f.CancelRun(ctx, c.ID, "anna", false)
+	require.NoError(t, err)
+	for range 2 { // an ambiguous commit is repeated
+		f.write(store.Batch{Worker: w, Endings: []store.Ending{{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: 1, Held: c.Held}}})
+	}
+	require.Equal(t, task.StateCancelled, f.run(c.ID).State)
+	require.Zero(t, f.holds())
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM child_cancels WHERE parent = $1 AND children = 'g'`, p.ID))
 }
 
 // A worker that its supervisor kills for its memory counts against one run at most.

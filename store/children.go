@@ -210,7 +210,10 @@ const endHolds = `
 		SELECT r.id, r.parent, r.state FROM runs r WHERE r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.finished_at IS NOT NULL
 	), gone AS (
 		DELETE FROM holds h USING ended e WHERE h.run = e.id AND h.run = ANY ($1) RETURNING h.scope, h.key, e.parent, e.state
-	)
+	)` + stopOthers
+
+// What follows a statement that deleted holds (gone).
+const stopOthers = `
 	INSERT INTO child_cancels (parent, children, by)
 	SELECT DISTINCT parent, key, 'a sibling that failed' FROM gone WHERE scope = 'children-stop' AND state <> 'succeeded' AND parent IS NOT NULL
 	ORDER BY 1, 2 ON CONFLICT DO NOTHING`

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -130,6 +131,10 @@ func (s *Store) RetryRun(ctx context.Context, id uuid.UUID, from, by string) (ta
 	return s.Run(ctx, id)
 }
 
+// A retry at once would leave the children of before to themselves, and have the
+// new ones cancelled.
+var errChildrenLeft = errors.New("its children are still being cancelled")
+
 func (s *Store) retryRun(ctx context.Context, id uuid.UUID, from, by string) error {
 	// Its logs may have been dropped before the run itself.
 	if err := s.ensurePartition(ctx, "run_logs", timeOf(id).UTC().Truncate(day)); err != nil {
@@ -151,6 +156,13 @@ func (s *Store) retryRun(ctx context.Context, id uuid.UUID, from, by string) err
 		}
 		if !state.Terminal() || !state.CanBecome(task.StateQueued) {
 			return task.Errorf(task.CodeConflict, "run %s is %s", id, state).Fix("only a run that ended without success can be retried; start a new one with `catena task run`")
+		}
+		var cancelling bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM child_cancels WHERE parent = $1)`, id).Scan(&cancelling); err != nil {
+			return err
+		}
+		if cancelling {
+			return task.Errorf(task.CodeConflict, "run %s: %w", id, errChildrenLeft).Fix("try again in a moment")
 		}
 		kept, next, err := keepSteps(ctx, tx, id, tail, from)
 		if err != nil {
@@ -220,7 +232,6 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 	// The fence that no attempt has places the line between the attempts before and after.
 	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
-	batch.Queue(`DELETE FROM child_cancels WHERE parent = $1`, id)
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
 	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit, schedule)
 		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, CASE WHEN $2 > 0 THEN 'buffered' ELSE `+openHold+` END,

@@ -460,7 +460,7 @@ func TestCancelThatMeetsAClaimWaitsForIt(t *testing.T) {
 	require.True(t, r.CancelRequested)
 	answer, err := f.Beat(ctx, store.Beat{Epoch: w, State: task.WorkerActive})
 	require.NoError(t, err)
-	require.Equal(t, []store.CancelAsk{{Run: ids[0]}}, answer.Cancel)
+	require.Equal(t, []store.CancelAsk{{Run: ids[0], Fence: 1}}, answer.Cancel)
 
 	again := store.Ending{Run: ids[0], Fence: 1, State: task.StateQueued, Attempt: 2}
 	require.False(t, f.write(store.Batch{Worker: w, Endings: []store.Ending{again}}).Stale[ids[0]])

@@ -41,7 +41,8 @@ type BeatAnswer struct {
 // CancelAsk is a run that somebody wants cancelled.
 type CancelAsk struct {
 	Run    uuid.UUID
-	AtOnce bool // without a grace
+	AtOnce bool  // without a grace
+	Fence  int32 // of the run when it was asked: a later claim is of a run that somebody put back to work
 }
 
 // Beat records a sign of life on a connection of its own.
@@ -57,7 +58,7 @@ func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error)
 			}
 			return err
 		})
-	batch.Queue(`SELECT run, at_once FROM cancels WHERE worker = $1`, b.Epoch).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(`SELECT run, at_once, fence FROM cancels WHERE worker = $1`, b.Epoch).Query(func(rows pgx.Rows) (err error) {
 		answer.Cancel, err = pgx.CollectRows(rows, pgx.RowToStructByPos[CancelAsk])
 		return err
 	})

@@ -301,11 +301,15 @@ var (
 )
 
 // A run that goes again gives its place of a limit back while it waits for its
-// retry and when it has not started; one that was cancelled meanwhile has ended.
+// retry and when it has not started; one that was cancelled meanwhile has ended,
+// and has the others of its group cancelled likewise.
 const releaseHolds = `
-	DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
-	WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
-		AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')`
+	WITH gone AS (
+		DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
+		WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
+			AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')
+		RETURNING h.scope, h.key, r.parent, r.state
+	)` + stopOthers
 
 func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	var again, refunded, over, held, parked []Ending
@@ -345,6 +349,23 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	if len(held) > 0 {
 		c := endingColumns(held)
 		batch.Queue(releaseHolds, c.ids, c.fences, c.anew, c.low, c.high)
+	}
+	queueAnswered(batch, b.Endings)
+}
+
+// queueAnswered deletes the requests to cancel runs that were given up, which
+// heartbeats would go on telling. Those of runs that succeeded are swept.
+func queueAnswered(batch *pgx.Batch, endings []Ending) {
+	var ids []uuid.UUID
+	var fences []int32
+	for _, e := range endings {
+		if e.State != task.StateSucceeded {
+			ids, fences = append(ids, e.Run), append(fences, e.Fence)
+		}
+	}
+	if len(ids) > 0 {
+		batch.Queue(`DELETE FROM cancels c USING unnest($1::uuid[], $2::int[]) AS i(id, fence)
+			WHERE c.run = ANY ($1) AND c.run = i.id AND c.fence = i.fence`, ids, fences)
 	}
 }
 

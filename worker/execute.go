@@ -90,8 +90,8 @@ func (s *session) enter(j *job) bool {
 		return false
 	}
 	s.live[j.claimed.ID] = j
-	if atOnce, asked := s.cancelAsked[j.claimed.ID]; asked {
-		j.ask(errCancelled, atOnce)
+	if ask, asked := s.cancelAsked[j.claimed.ID]; asked {
+		j.obey(ask)
 	}
 	return true
 }

@@ -67,13 +67,12 @@ func (j *job) group(iteration int, path string) string {
 }
 
 // StartTask starts a run of another task as a child; the key makes a repeated
-// step start it once.
+// step start it once in an attempt.
 func (j *job) StartTask(ctx context.Context, s chain.Start) (uuid.UUID, error) {
 	parent := &store.Parent{Run: j.claimed.ID, Path: s.Path, InheritCancel: s.InheritCancel}
-	key := s.Key
+	key := j.group(s.Iteration, s.Path)
 	if s.Wait {
-		parent.Group = j.group(s.Iteration, s.Path)
-		key = parent.Group
+		parent.Group = key
 	}
 	accepted, err := j.submit(ctx, []dispatch.Request{{Task: s.Task, Params: s.Params, Key: key, Parent: parent}})
 	if err != nil {

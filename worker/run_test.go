@@ -118,6 +118,33 @@ func TestCancelWhileRunning(t *testing.T) {
 	require.Equal(t, 1, out.count("/one"))
 }
 
+// A request to cancel is told again and again; it does not reach the run once
+// somebody has put it back to work.
+func TestARetriedRunIsNotCancelledByTheRequestBefore(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.apply("name: demo\nchain: [{do: [{delay: 1500ms}]}]\n")
+	c.work(nil)
+	id := c.submit("demo")
+	c.until(id, task.StateRunning)
+	_, err := c.store.CancelRun(t.Context(), id, "ann", false)
+	require.NoError(t, err)
+	c.until(id, task.StateCancelled)
+	run, err := c.store.RetryRun(t.Context(), id, "", "ann")
+	require.NoError(t, err)
+	require.False(t, run.CancelRequested)
+	require.Eventually(t, func() bool { return c.get(id).State.Terminal() }, patience, 5*time.Millisecond)
+	require.Equal(t, task.StateSucceeded, c.get(id).State)
+
+	c.exec(`UPDATE runs SET state = 'cancelled' WHERE id = $1`, id)
+	_, err = c.store.RetryRun(t.Context(), id, "0", "ann")
+	require.NoError(t, err)
+	c.until(id, task.StateRunning)
+	_, err = c.store.CancelRun(t.Context(), id, "ann", false)
+	require.NoError(t, err)
+	c.until(id, task.StateCancelled)
+}
+
 func TestLogLimit(t *testing.T) {
 	t.Parallel()
 	c := start(t)

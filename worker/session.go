@@ -41,9 +41,8 @@ type session struct {
 	consumers map[string]queue.Consumer
 	held      map[int64]bool // parcels claimed and not done
 	draining  bool
-	// cancelAsked are the runs that the last heartbeat's answer named, and whether
-	// they are to end without a grace.
-	cancelAsked map[uuid.UUID]bool
+	// cancelAsked are the requests that the last heartbeat's answer named.
+	cancelAsked map[uuid.UUID]store.CancelAsk
 	costs       costs
 
 	end   context.CancelCauseFunc // ends everything at once
@@ -263,23 +262,31 @@ func (s *session) beat(ctx context.Context) {
 		return
 	}
 	s.gate.beat(sent)
-	asked := make(map[uuid.UUID]bool, len(answer.Cancel))
+	asked := make(map[uuid.UUID]store.CancelAsk, len(answer.Cancel))
 	for _, ask := range answer.Cancel {
-		asked[ask.Run] = ask.AtOnce
+		asked[ask.Run] = ask
 	}
 	s.mu.Lock()
 	s.cancelAsked = asked
 	s.mu.Unlock()
-	for id, atOnce := range asked {
-		s.cancel(id, atOnce)
+	for _, ask := range asked {
+		s.cancel(ask)
 	}
 }
 
-func (s *session) cancel(id uuid.UUID, atOnce bool) {
+func (s *session) cancel(ask store.CancelAsk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if j, ok := s.live[id]; ok {
-		j.ask(errCancelled, atOnce)
+	if j, ok := s.live[ask.Run]; ok {
+		j.obey(ask)
+	}
+}
+
+// obey ends the run as somebody asked, unless that was before it was put back to
+// work by hand. A run that goes again by itself was not asked to end.
+func (j *job) obey(ask store.CancelAsk) {
+	if ask.Fence >= j.claimed.Fence {
+		j.ask(errCancelled, ask.AtOnce)
 	}
 }
 

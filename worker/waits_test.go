@@ -258,6 +258,33 @@ func TestAParentEndsWithItsChild(t *testing.T) {
 	require.Equal(t, 2, c.count(`SELECT count(*) FROM runs WHERE parent = $1`, run.ID))
 }
 
+// A child that nobody waits for is started once in an attempt of the run,
+// whatever happens to its worker, and anew in the next.
+func TestARepeatedAttemptStartsItsChildAnew(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.apply(`
+name: kid
+chain: [nop]`)
+	c.apply(`
+name: mum
+retry: {attempts: 2, backoff: 1ms}
+chain:
+  - do:
+      - task: kid
+      - do: [{delay: 100ms}]
+      - set: {x: "${int('x')}"}`)
+	c.work(nil)
+	kids := func() int { return c.count(`SELECT count(*) FROM runs WHERE task = 'kid'`) }
+	id := c.submit("mum")
+	c.until(id, task.StateFailed)
+	require.Equal(t, 2, kids())
+	_, err := c.store.RetryRun(t.Context(), id, "0", "ann")
+	require.NoError(t, err)
+	c.until(id, task.StateFailed)
+	require.Equal(t, 4, kids())
+}
+
 func TestSpawnedChildren(t *testing.T) {
 	t.Parallel()
 	c := start(t)

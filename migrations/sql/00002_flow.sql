@@ -214,7 +214,9 @@ ALTER TABLE run_keys ADD COLUMN passed_on boolean NOT NULL DEFAULT false;   -- d
 ALTER TABLE run_keys ADD COLUMN at timestamptz;   -- not before, as asked for; with the run's params it tells a repetition from another request
 CREATE INDEX runs_parent ON runs (parent, id) WHERE parent IS NOT NULL;
 
-ALTER TABLE cancels ADD COLUMN at_once boolean NOT NULL DEFAULT false;
+ALTER TABLE cancels
+    ADD COLUMN at_once boolean NOT NULL DEFAULT false,
+    ADD COLUMN fence   integer NOT NULL DEFAULT 2147483647;   -- of the run when it was asked: it holds for no later one
 
 -- How often each stage of a cancellation was reached, for the metrics.
 CREATE TABLE cancel_stages (
@@ -414,7 +416,7 @@ ALTER TABLE schedules DROP COLUMN interval_ms, DROP COLUMN offset_ms, DROP COLUM
     ADD CONSTRAINT schedules_overlap_check CHECK (overlap IN ('skip', 'allow-all')),
     ADD CONSTRAINT schedules_check CHECK (num_nonnulls(cron, at) = 1);
 ALTER TABLE workers DROP COLUMN tags, DROP COLUMN killed, DROP COLUMN guilty;
-ALTER TABLE cancels DROP COLUMN at_once;
+ALTER TABLE cancels DROP COLUMN at_once, DROP COLUMN fence;
 DROP TABLE cancel_stages;
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION tasks_revise() RETURNS trigger LANGUAGE plpgsql AS $$
