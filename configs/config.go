@@ -69,7 +69,7 @@ type Server struct {
 	ReadTimeout   task.Duration `yaml:"readTimeout" min:"100ms" doc:"For a whole request."`
 	WriteTimeout  task.Duration `yaml:"writeTimeout" min:"100ms" doc:"From the end of a request's header to the end of its answer."`
 	IdleTimeout   task.Duration `yaml:"idleTimeout" min:"100ms" doc:"Between two requests of a connection."`
-	DrainGrace    task.Duration `yaml:"drainGrace" min:"1ms" doc:"In which idle connections may still send a request while their worker drains."`
+	DrainGrace    task.Duration `yaml:"drainGrace" min:"1ms" doc:"In which idle connections may still send a request while their worker drains; at most worker.drainTimeout."`
 	MaxHeader     Size          `yaml:"maxHeader" min:"1KiB" max:"1MiB" doc:"Bytes of a request's header."`
 	MaxBody       Size          `yaml:"maxBody" min:"1KiB" max:"1GiB" doc:"Bytes of a request's body."`
 	MaxConns      int           `yaml:"maxConns" min:"1" max:"1000000" doc:"Open connections of one listener in one worker; further ones wait until there is room."`

@@ -185,8 +185,6 @@ func (c Config) contradictions() []*task.Error {
 		"%d is less than master.workers (%d)", c.Master.MaxWorkers, c.Master.Workers)
 	add(c.Server.HTTPS != "" && (c.Server.Certificate == "" || c.Server.Key == ""), "server.https", "set server.certificate and server.key to PEM files",
 		"there is no certificate for it")
-	add(c.Server.DrainGrace >= c.Worker.DrainTimeout && c.Worker.DrainTimeout > 0, "server.drainGrace", "lower it or raise worker.drainTimeout",
-		"%s is not below worker.drainTimeout (%s)", c.Server.DrainGrace, c.Worker.DrainTimeout)
 	add(c.Worker.TTL > 0 && c.Worker.TTL <= c.Worker.DrainTimeout, "worker.ttl", "raise it or lower worker.drainTimeout",
 		"%s is not above worker.drainTimeout (%s): a worker would always drain", c.Worker.TTL, c.Worker.DrainTimeout)
 	add(c.Server.HTTP != "" && c.Server.HTTP == c.Master.Admin && !strings.HasSuffix(c.Master.Admin, ":0"), "server.http", "use two ports",

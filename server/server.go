@@ -163,7 +163,7 @@ func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Lis
 		_ = l.Close()
 	}
 	ctx = context.WithoutCancel(ctx)
-	grace, cancel := context.WithTimeout(ctx, s.cfg.DrainGrace)
+	grace, cancel := context.WithTimeout(ctx, min(s.cfg.DrainGrace, s.cfg.DrainTimeout))
 	defer cancel()
 	ticker := time.NewTicker(drainCheck)
 	defer ticker.Stop()
