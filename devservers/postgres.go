@@ -117,6 +117,10 @@ func (p *Postgres) prepare(ctx context.Context) (err error) {
 	return p.initialize(ctx)
 }
 
+// Program returns the path of a program of the running installation, such as
+// pg_dump, which must not be older than the server.
+func (p *Postgres) Program(name string) string { return p.inst.program(name) }
+
 func (p *Postgres) dataPath() string { return filepath.Join(p.home, "data") }
 func (p *Postgres) logPath() string  { return filepath.Join(p.home, "server.log") }
 
