@@ -54,6 +54,10 @@ test: servers browser ## all tests against real servers, with the race detector
 faults: servers ## the long end-to-end test: 100,000 runs under dozens of faults
 	CATENA_TEST_FAULTS=long $(WITH_SERVERS) $(GO) test -count=1 -timeout 90m -v -run 'Fault|TwoMasters' ./e2e
 
+.PHONY: upgrade
+upgrade: servers ## from the version before the newest migration to this one and back, under load
+	CATENA_TEST_PREVIOUS=$$(.ci/previous) $(WITH_SERVERS) $(GO) test -count=1 -v -run Upgrade ./e2e
+
 .PHONY: fuzz
 fuzz: servers ## each fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) $(WITH_SERVERS) .ci/fuzz
