@@ -38,6 +38,7 @@ type cluster struct {
 	path     string   // of the program, for masters
 	settings []string // --set of every process
 	token    string
+	site     *site // whose certificates the masters serve; nil: no TLS
 
 	mu      sync.Mutex
 	masters []*node
@@ -51,6 +52,7 @@ type node struct {
 	admin  string // address of its API
 	client *client.Client
 	http   string // address of the shared server
+	https  string // the same with TLS; "" without
 }
 
 // newCluster starts the servers and prepares the database; settings are
@@ -111,7 +113,13 @@ func (c *cluster) launch(workers int, settings ...string) *program {
 // startMaster starts a master and waits until its API is up.
 func (c *cluster) startMaster(workers int, settings ...string) *node {
 	c.t.Helper()
+	https := ""
+	if c.site != nil {
+		https = closedAddress(c.t)
+		settings = append(settings, "server.https="+https, "server.certificate="+c.site.certificate, "server.key="+c.site.key)
+	}
 	m := c.adopt(c.launch(workers, settings...))
+	m.https = https
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.masters = append(c.masters, m)
@@ -139,6 +147,23 @@ func (c *cluster) startWorker() *program {
 	defer c.mu.Unlock()
 	c.workers = append(c.workers, w)
 	return w
+}
+
+// pid is that of the master, or of the newest successor that it handed over to.
+func (m *node) pid() int {
+	if said := m.log.find(`"handed over"`); len(said) > 0 {
+		return said[len(said)-1].Successor
+	}
+	return m.child.PID()
+}
+
+// kill is kill -9; it returns when the process is gone.
+func (m *node) kill() {
+	pid := m.pid()
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	for exists(pid) {
+		time.Sleep(time.Millisecond) // no child of this process: there is nothing else to wait for
+	}
 }
 
 // replaceMaster kills a master with its workers and starts another.
@@ -214,7 +239,14 @@ func must[T any](c *cluster, do func(context.Context, *client.Client) (T, error)
 // push stores the package and the tasks of the fault tests.
 func (c *cluster) push() {
 	c.t.Helper()
-	content, err := pkgstore.ReadDir("testdata/faults", pkgstore.Limits{})
+	dir := c.t.TempDir()
+	for _, name := range []string{"catena.yaml", "work.ts"} {
+		text, err := os.ReadFile(filepath.Join("testdata/faults", name))
+		require.NoError(c.t, err)
+		text = bytes.ReplaceAll(text, []byte("127.0.0.1"), []byte(c.recorder.host))
+		require.NoError(c.t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
+	}
+	content, err := pkgstore.ReadDir(dir, pkgstore.Limits{})
 	require.NoError(c.t, err)
 	must(c, func(ctx context.Context, api *client.Client) (client.PushResult, error) {
 		var archive bytes.Buffer
@@ -268,7 +300,7 @@ func (c *cluster) leader() *node {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, m := range c.masters {
-			if strings.Contains(holder, fmt.Sprintf("-%d-", m.child.PID())) {
+			if strings.Contains(holder, fmt.Sprintf("-%d-", m.pid())) {
 				found = m
 			}
 		}

@@ -25,6 +25,7 @@ type kind struct {
 	attempt int
 	marks   int // steps and items that it executes
 	weight  int
+	states  []task.State // how it may end; none: succeeded
 }
 
 func kinds() []kind {
@@ -99,11 +100,14 @@ func (l *load) submit(ctx context.Context, k kind, n int) []uuid.UUID {
 		l.failed(fmt.Errorf("submit runs of %s: %w", k.task, err))
 		return nil
 	}
+	states := k.states
+	if len(states) == 0 {
+		states = []task.State{task.StateSucceeded}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range result.IDs {
-		l.accepted = append(l.accepted, history.Accepted{ID: id, Task: k.task, Attempt: k.attempt, Marks: k.marks,
-			States: []task.State{task.StateSucceeded}})
+		l.accepted = append(l.accepted, history.Accepted{ID: id, Task: k.task, Attempt: k.attempt, Marks: k.marks, States: states})
 	}
 	return result.IDs
 }
@@ -118,6 +122,21 @@ func (l *load) stream(ctx context.Context, stop <-chan struct{}, size int, every
 			return
 		case <-time.After(every):
 			l.submit(ctx, l.pick(), 1+l.random(size))
+		}
+	}
+}
+
+// steady submits so many runs a second, of all kinds, until stop is closed.
+func (l *load) steady(ctx context.Context, stop <-chan struct{}, rate int) {
+	const parts = 20 // of a second
+	for next := time.Now(); ; next = next.Add(time.Second / parts) {
+		select {
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(next)):
+			l.submit(ctx, l.pick(), rate/parts)
 		}
 	}
 }
@@ -184,6 +203,7 @@ var scheduleLine = regexp.MustCompile(`(?m)^schedule:.*$`)
 // ledger keeps the fires of the scheduled tasks, of which the API gives the
 // newest thousand.
 type ledger struct {
+	tasks []string
 	fires map[ledgerKey]task.Fire
 }
 
@@ -195,7 +215,7 @@ type ledgerKey struct {
 // read adds what is new; a range may have grown. It must be called before a thousand more are there.
 func (l *ledger) read(c *cluster) {
 	c.t.Helper()
-	for _, name := range []string{"faults/tick", "faults/tock"} {
+	for _, name := range l.tasks {
 		list := must(c, func(ctx context.Context, api *client.Client) ([]task.Fire, error) {
 			return api.Fires(ctx, client.FireFilter{Task: name, Limit: 1000})
 		})

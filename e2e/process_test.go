@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,14 @@ import (
 var folder string
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(recorderFile); path != "" {
+		_, _ = os.Stderr.WriteString(record(path, os.Args[1]).Error() + "\n")
+		os.Exit(1)
+	}
+	if os.Getenv(clockAnswers) != "" {
+		answerClock()
+		os.Exit(0)
+	}
 	var err error
 	if folder, err = servertest.NewFolder(); err != nil {
 		panic(err)
@@ -115,6 +124,7 @@ type program struct {
 	name  string
 	child *lifecycle.Child
 	log   *logBook
+	read  chan struct{} // closed when the log has ended
 }
 
 // start runs the program under test. What a data race detector says of it fails the test.
@@ -126,23 +136,51 @@ func start(t *testing.T, name string, env []string, args ...string) *program {
 // startAs does so with the program under test at another path.
 func startAs(t *testing.T, path, name string, env []string, args ...string) *program {
 	t.Helper()
+	log, theirs, err := os.Pipe()
+	require.NoError(t, err)
+	defer theirs.Close()
+	p := startTo(t, theirs, path, name, env, args...)
+	p.read = make(chan struct{})
+	go func() { // ends with the last process that has the pipe: a master's successors write there too
+		defer close(p.read)
+		defer log.Close()
+		_, _ = io.Copy(p.log, log)
+	}()
+	return p
+}
+
+// startTo does so with a file for the log.
+func startTo(t *testing.T, log *os.File, path, name string, env []string, args ...string) *program {
+	t.Helper()
 	p := &program{name: name, log: &logBook{}}
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(withoutSettings(os.Environ()), env...)
-	cmd.Stdout, cmd.Stderr = p.log, p.log
-	cmd.WaitDelay = 5 * time.Second
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
 	p.child, err = lifecycle.StartChild(cmd, syscall.SIGKILL)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		p.kill()
+		_ = syscall.Kill(-p.child.PID(), syscall.SIGKILL) // the successors that it handed over to
+		p.readAll()
 		require.Empty(t, p.log.find("DATA RACE"), "%s:\n%s", name, p.log.tail(200))
 		if t.Failed() {
 			t.Logf("the end of the log of %s (%d):\n%s", name, p.child.PID(), p.log.tail(60))
 		}
 	})
 	return p
+}
+
+// readAll waits for what the process has written, unless another goes on writing.
+func (p *program) readAll() {
+	if p.read == nil {
+		return
+	}
+	select {
+	case <-p.read:
+	case <-time.After(2 * time.Second):
+	}
 }
 
 func withoutSettings(environ []string) []string {
@@ -176,6 +214,7 @@ func (p *program) ended(t *testing.T, within time.Duration) int {
 	case <-time.After(within):
 		require.FailNow(t, "still running", "%s after %v:\n%s", p.name, within, p.log.tail(40))
 	}
+	p.readAll()
 	var exit *exec.ExitError
 	if err := p.child.Err(); err != nil {
 		require.ErrorAs(t, err, &exit)

@@ -2,77 +2,22 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/shirou/gopsutil/v3/process"
 	"github.com/stretchr/testify/require"
 
 	"github.com/catena-run/catena/e2e/history"
 	"github.com/catena-run/catena/task"
 )
-
-// visitors ask the shared server for its status page without a pause, half of
-// them with a new connection each time.
-type visitors struct {
-	all    sync.WaitGroup
-	stop   chan struct{}
-	asked  atomic.Int64
-	failed chan error
-}
-
-func visit(t *testing.T, address string, n int) *visitors {
-	t.Helper()
-	v := &visitors{stop: make(chan struct{}), failed: make(chan error, n)}
-	for i := range n {
-		transport := &http.Transport{DisableKeepAlives: i%2 == 0, MaxIdleConnsPerHost: 1}
-		t.Cleanup(transport.CloseIdleConnections)
-		c := &http.Client{Transport: transport, Timeout: 20 * time.Second}
-		v.all.Go(func() {
-			for {
-				select {
-				case <-v.stop:
-					return
-				case <-time.After(2 * time.Millisecond):
-				}
-				if err := v.ask(c, "http://"+address+"/status"); err != nil {
-					v.failed <- err
-					return
-				}
-			}
-		})
-	}
-	return v
-}
-
-func (v *visitors) ask(c *http.Client, url string) error {
-	res, err := c.Get(url)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("the status page answers %s", res.Status)
-	}
-	v.asked.Add(1)
-	return nil
-}
-
-func (v *visitors) leave() (asked int64) {
-	close(v.stop)
-	v.all.Wait()
-	close(v.failed)
-	return v.asked.Load()
-}
 
 // TestAMasterIsReplacedInPlace has a master hand its listeners to a new process
 // of itself, again and again, under runs and requests.
@@ -87,38 +32,29 @@ func TestAMasterIsReplacedInPlace(t *testing.T) {
 	l, stop := newLoad(c, 8), make(chan struct{})
 	var streams sync.WaitGroup
 	streams.Go(func() { l.stream(t.Context(), stop, 16, 100*time.Millisecond) })
-	guests := visit(t, m.http, 8)
-	t.Cleanup(func() { _ = syscall.Kill(m.successor(t, 2), syscall.SIGTERM) })
-	pid := m.child.PID()
-	for turn := range 2 {
-		require.NoError(t, syscall.Kill(pid, syscall.SIGUSR2))
-		old := pid
-		c.eventually(func() bool { return len(m.log.find(`"handed over"`)) == turn+1 }, "the master does not hand over")
-		pid = m.successor(t, turn+1)
-		c.eventually(func() bool { return !exists(old) }, "the master before does not end")
+	guests := visitRate(t, m.http, 400)
+	for range 2 {
+		c.upgrade(m)
 		c.awaitWorkers(2)
 	}
 	close(stop)
 	streams.Wait()
-	asked := guests.leave()
-	for err := range guests.failed {
-		require.NoError(t, err, "a request failed")
-	}
+	guests.leave()
+	require.Empty(t, guests.failed())
 	require.NoError(t, l.err)
 	c.awaitEnds(l.ids(), patience)
 	record := history.Record{Accepted: l.accepted, Executions: c.recorder.all(), Runs: c.allRuns(), Every: time.Second}
 	require.Empty(t, record.Check())
-	t.Logf("%d requests answered and %d runs done over two upgrades in place", asked, len(l.accepted))
+	t.Logf("%s; %d runs done over two upgrades in place", guests.summary(), len(l.accepted))
 }
 
-// successor is the process id that the n-th hand-over names.
-func (m *node) successor(t *testing.T, n int) int {
-	t.Helper()
-	said := m.log.find(`"handed over"`)
-	if len(said) < n {
-		return m.child.PID()
-	}
-	return said[n-1].Successor
+// upgrade has a master hand over to a new process of itself.
+func (c *cluster) upgrade(m *node) {
+	c.t.Helper()
+	old, turns := m.pid(), len(m.log.find(`"handed over"`))
+	require.NoError(c.t, syscall.Kill(old, syscall.SIGUSR2))
+	c.eventually(func() bool { return len(m.log.find(`"handed over"`)) > turns }, "the master does not hand over")
+	c.eventually(func() bool { return !exists(old) }, "the master before does not end")
 }
 
 // TestAHandOverThatFailsChangesNothing replaces the program by one that cannot start.
@@ -140,35 +76,72 @@ func TestAHandOverThatFailsChangesNothing(t *testing.T) {
 	require.Equal(t, http.StatusOK, res.StatusCode)
 }
 
-// TestPlannedRestartsFailNothing has workers replaced after a number of runs,
+// TestPlannedRestartsFailNothing has workers replaced for every reason there is,
 // under runs and requests: no request fails, no run is lost, doubled or burnt.
 func TestPlannedRestartsFailNothing(t *testing.T) {
-	restarts := 4
 	if os.Getenv("CATENA_TEST_FAULTS") == "long" {
-		restarts = 100
+		planned(t, restarts{number: int(setting(t, "CATENA_TEST_RESTARTS", 100)), requests: 2000, runs: 200, memory: true,
+			settings: [2][]string{{"worker.maxRuns=2000"}, {"worker.ttl=25s"}}})
+		return
 	}
-	c := newCluster(t, "worker.maxRuns=150", "worker.slots=16")
-	m := c.startMaster(2)
-	c.awaitWorkers(2)
+	planned(t, restarts{number: 8, requests: 400, runs: 100, settings: [2][]string{{"worker.maxRuns=150"}, {"worker.ttl=12s"}}})
+}
+
+// restarts says how many, and what goes on meanwhile.
+type restarts struct {
+	number, requests, runs int         // requests and runs a second
+	settings               [2][]string // of the two masters
+	memory                 bool        // workers are also replaced for their memory
+}
+
+func planned(t *testing.T, r restarts) {
+	c := newCluster(t, "worker.slots=16", "worker.drainTimeout=12s", "server.drainGrace=2s")
+	if r.memory {
+		c.settings = append(c.settings, "worker.maxMemory=220MiB", "script.heapLimit=210MiB")
+	}
+	var masters []*node
+	for _, settings := range r.settings {
+		masters = append(masters, c.startMaster(2, settings...))
+	}
+	c.awaitWorkers(4)
 	c.push()
 	text, err := os.ReadFile("testdata/schedules.yaml")
 	require.NoError(t, err)
-	c.apply(scheduleLine.ReplaceAllString(string(text), ""))
+	c.apply(scheduleLine.ReplaceAllString(string(text), "") + "\n---\nname: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 150, ms: 2500}}]\n")
 	l, stop := newLoad(c, 7), make(chan struct{})
 	var streams sync.WaitGroup
-	for range 3 {
-		streams.Go(func() { l.stream(t.Context(), stop, 16, 100*time.Millisecond) })
+	streams.Go(func() { l.steady(t.Context(), stop, r.runs) })
+	guests := []*visitors{visitRate(t, masters[0].http, r.requests/2), visitRate(t, masters[1].http, r.requests/2)}
+	began, byHand, upgrades := time.Now(), 0, 0
+	total := func() (n int) {
+		for _, m := range masters {
+			n += len(m.log.find(`"worker is replaced"`))
+		}
+		return n + byHand + upgrades
 	}
-	guests := visit(t, m.http, 16)
-	began := time.Now()
-	c.within(time.Duration(restarts)*10*time.Second+patience, func() bool {
-		return len(m.log.find(`"worker is replaced"`)) >= restarts || len(guests.failed) > 0
-	}, "the workers are not replaced")
+	for turn := 0; total() < r.number && len(guests[0].failed())+len(guests[1].failed()) == 0; turn++ {
+		m := masters[turn/2%2]
+		switch turn % 4 {
+		case 0, 1: // one of each master
+			c.stopOne(m)
+			byHand++
+		case 2, 3:
+			if turn%8 < 4 || !r.memory {
+				c.upgrade(m)
+				upgrades++
+			} else {
+				l.submit(t.Context(), kind{task: "hold", attempt: 1}, 1)
+			}
+		}
+		pace(t.Context(), 2*time.Second)
+	}
 	close(stop)
 	streams.Wait()
-	asked := guests.leave()
-	for err := range guests.failed {
-		require.NoError(t, err, "a request failed")
+	took := time.Since(began)
+	for _, g := range guests {
+		g.leave()
+		fmt.Println(g.summary())
+		require.Empty(t, g.failed())
 	}
 	require.NoError(t, l.err)
 	c.awaitEnds(l.ids(), patience)
@@ -179,6 +152,45 @@ func TestPlannedRestartsFailNothing(t *testing.T) {
 		require.Zero(t, run.Losses, "run %s", run.ID)
 		require.Equal(t, task.StateSucceeded, run.State)
 	}
-	t.Logf("%d replacements in %v, %d requests answered, %d runs done, none failed", len(m.log.find(`"worker is replaced"`)),
-		time.Since(began).Round(time.Second), asked, len(runs))
+	reasons := map[string]int{"by hand": byHand, "in place": upgrades}
+	for _, m := range masters {
+		for _, line := range m.log.find(`"worker is replaced"`) {
+			for reason, text := range map[string]string{"maxRuns": "has executed", "ttl": " old, its limit", "memory": "of memory"} {
+				if strings.Contains(line.Reason, text) {
+					reasons[reason]++
+				}
+			}
+		}
+	}
+	asked := guests[0].asked.Load() + guests[1].asked.Load()
+	fmt.Printf("%d planned restarts %v in %v: %d requests answered (%.0f/s), %d runs done (%.0f/s), none failed, lost or doubled\n", total(), reasons,
+		took.Round(time.Second), asked, float64(asked)/took.Seconds(), len(runs), float64(len(runs))/took.Seconds())
+}
+
+// stopOne tells a supervised worker to stop and waits for the one in its place.
+func (c *cluster) stopOne(m *node) {
+	c.t.Helper()
+	children := c.children(m)
+	require.NotEmpty(c.t, children)
+	require.NoError(c.t, syscall.Kill(children[0], syscall.SIGTERM))
+	c.eventually(func() bool {
+		now := c.children(m)
+		return !slices.Contains(now, children[0]) && len(now) >= len(children)
+	}, "the worker that was told to stop is not replaced")
+}
+
+// children are the live processes of a master's workers.
+func (c *cluster) children(m *node) (pids []int) {
+	master, err := process.NewProcess(int32(m.pid()))
+	if err != nil {
+		return nil
+	}
+	list, _ := master.Children() // none is an error
+	for _, child := range list {
+		if exists(int(child.Pid)) {
+			pids = append(pids, int(child.Pid))
+		}
+	}
+	slices.Sort(pids)
+	return pids
 }

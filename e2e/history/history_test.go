@@ -118,7 +118,7 @@ func TestEachFaultIsFound(t *testing.T) {
 func TestRecoveriesCountFromTheLossThatInterrupted(t *testing.T) {
 	t.Parallel()
 	losses := []time.Time{at(5000), at(100)}
-	require.Equal(t, []time.Duration{400 * time.Millisecond}, history.Recoveries(good().Executions, losses))
+	require.Equal(t, []time.Duration{400 * time.Millisecond}, history.Times(history.Recoveries(good().Executions, losses)))
 	require.Empty(t, history.Recoveries(good().Executions, []time.Time{at(700)}))
 }
 

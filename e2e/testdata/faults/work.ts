@@ -1,10 +1,12 @@
-import { http, now, sleep } from "catena";
+import { http, log, now, sleep } from "catena";
 
 interface Input {
   recorder: string;
   step: number;
   item?: string;
   ms?: number; // how long the step takes
+  source?: string; // the scheduled task
+  due?: string; // the due time that fired its run
   failures?: number; // attempts of the run that fail here
 }
 
@@ -12,18 +14,20 @@ interface Context {
   run: { id: string; attempt: number };
 }
 
-// step tells the recorder that it began, before it does anything else.
+// step tells the recorder that it began, before it does anything else. The mark
+// is the recorder's: it tells whose outcome was committed.
 export async function step(input: Input, ctx: Context) {
   const began = now();
   const { id: run, attempt } = ctx.run;
-  await http.post(input.recorder, { json: { run, step: input.step, item: `${input.item ?? ""}`, attempt, began } });
+  const { source, due } = input;
+  const told = await http.post(input.recorder, { json: { run, step: input.step, item: `${input.item ?? ""}`, attempt, began, source, due } });
   if (input.ms) {
     await new Promise((done) => setTimeout(done, input.ms));
   }
   if ((input.failures ?? 0) >= attempt) {
     throw new Error(`attempt ${attempt} fails on purpose`);
   }
-  return { step: input.step };
+  return { step: input.step, mark: told.json().mark };
 }
 
 // twice tells the recorder of two host calls of one step.
@@ -54,5 +58,27 @@ export async function stubborn(input: Input & { how: string }, ctx: Context & { 
       for (;;);
     case "hangs":
       return /^(?=a)(a+)+\1$/.test("a".repeat(60) + "b");
+  }
+}
+
+// bomb takes ever more memory, endless never stops by itself, and talkative
+// never stops to write into its log.
+export async function bomb() {
+  const held: string[] = [];
+  for (;;) {
+    held.push("x".repeat(1 << 20) + held.length);
+    if (held.length % 16 === 0) {
+      await sleep(10);
+    }
+  }
+}
+
+export async function endless() {
+  for (;;);
+}
+
+export async function talkative() {
+  for (let i = 0; ; i++) {
+    log.info(`line ${i} `.padEnd(1000, "."));
   }
 }
