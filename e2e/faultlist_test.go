@@ -74,7 +74,7 @@ func shortFaults() (groups [][]fault) {
 	}
 	for _, names := range [][]string{
 		{"kill -9 of a supervised worker", "FLUSHALL", "busy loops in package code"},
-		{"suspended worker that runs alone", "remote worker 10 s cut off", "clock of the leader 60 s ahead", "certificate renewed, then replaced by an expired one"},
+		{"suspended worker that runs alone", "suspended follower", "remote worker 10 s cut off", "clock of the leader 60 s ahead", "certificate renewed, then replaced by an expired one"},
 		{"planned: the leader upgraded in place", "Redis 8 s out of memory", "endless output of package code"},
 		{"all connections to Postgres killed", "planned: a supervised worker told to stop", "disk full for a worker's log"},
 		{"kill -9 of the leader", "restart of Redis, empty"},
@@ -100,29 +100,35 @@ func (tr *trial) aSupervised() task.Worker {
 	return list[tr.random(len(list))]
 }
 
-// successor waits for the worker that takes the place of another and returns
-// when it began its work.
-func (tr *trial) successor(of task.Worker) time.Time {
+// replacement does something to a supervised worker and returns how long it
+// took until another began its work in the same place.
+func (tr *trial) replacement(do func(pid int)) time.Duration {
 	tr.t.Helper()
-	var began time.Time
+	w, before := tr.aSupervised(), map[int64]bool{}
+	for _, one := range tr.live() {
+		before[one.Epoch] = true
+	}
+	began := time.Now()
+	do(w.PID)
+	var took time.Duration
 	tr.eventually(func() bool {
-		for _, w := range tr.live() {
-			if w.Master == of.Master && w.State == task.WorkerActive && w.Epoch > of.Epoch && exists(w.PID) {
-				began = w.StartedAt
+		for _, one := range tr.live() {
+			if one.Master == w.Master && !before[one.Epoch] && one.State == task.WorkerActive && exists(one.PID) {
+				took = one.StartedAt.Sub(began)
 				return true
 			}
 		}
 		return false
-	}, "worker %d is not replaced", of.PID)
-	return began
+	}, "worker %d is not replaced", w.PID)
+	return took
 }
 
 func (tr *trial) killSupervised() {
 	tr.t.Helper()
-	w, killed := tr.aSupervised(), time.Now()
-	tr.lost()
-	require.NoError(tr.t, syscall.Kill(w.PID, syscall.SIGKILL))
-	took := tr.successor(w).Sub(killed)
+	took := tr.replacement(func(pid int) {
+		tr.lost()
+		require.NoError(tr.t, syscall.Kill(pid, syscall.SIGKILL))
+	})
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.replaced = append(tr.replaced, took)
@@ -130,10 +136,10 @@ func (tr *trial) killSupervised() {
 
 func (tr *trial) suspendSupervised() {
 	tr.t.Helper()
-	w, stopped := tr.aSupervised(), time.Now()
-	tr.lost()
-	require.NoError(tr.t, syscall.Kill(w.PID, syscall.SIGSTOP))
-	took := tr.successor(w).Sub(stopped)
+	took := tr.replacement(func(pid int) {
+		tr.lost()
+		require.NoError(tr.t, syscall.Kill(pid, syscall.SIGSTOP))
+	})
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.hung = append(tr.hung, took)
@@ -141,9 +147,7 @@ func (tr *trial) suspendSupervised() {
 
 func (tr *trial) stopSupervised() {
 	tr.t.Helper()
-	w := tr.aSupervised()
-	require.NoError(tr.t, syscall.Kill(w.PID, syscall.SIGTERM))
-	tr.successor(w)
+	tr.replacement(func(pid int) { require.NoError(tr.t, syscall.Kill(pid, syscall.SIGTERM)) })
 }
 
 func (tr *trial) killAlone() {

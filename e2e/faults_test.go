@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,7 +217,7 @@ func (tr *trial) judge(limit time.Duration) {
 	tr.eventually(func() bool {
 		return tr.text(`SELECT (SELECT count(*) FROM parcels) + (SELECT count(*) FROM ready) || ' left'`) == "0 left"
 	}, "parcels or ready runs are left over though all runs have ended")
-	require.NotEmpty(tr.t, history.Recoveries(record.Executions, tr.losses), "no fault has interrupted a step")
+	require.True(tr.t, len(tr.losses) == 0 || len(history.Recoveries(record.Executions, tr.losses)) > 0, "no loss has interrupted a step")
 	require.NotEmpty(tr.t, record.Commits, "no outcome was compared with the recorder")
 }
 
@@ -321,7 +322,9 @@ func TestFaultsLong(t *testing.T) {
 	}
 	all := faults()
 	if kind := os.Getenv("CATENA_TEST_FAULT_KIND"); kind != "" {
-		all = slices.DeleteFunc(all, func(f fault) bool { return !strings.Contains(f.name, kind) })
+		wanted, err := regexp.Compile(kind)
+		require.NoError(t, err)
+		all = slices.DeleteFunc(all, func(f fault) bool { return !wanted.MatchString(f.name) })
 		require.NotEmpty(t, all, "no fault is called %q", kind)
 	}
 	runs, number := setting(t, "CATENA_TEST_RUNS", 100_000), setting(t, "CATENA_TEST_FAULT_COUNT", 4*uint64(len(all)))

@@ -113,7 +113,7 @@ func command(kind, file string) *exec.Cmd {
 func boss() {
 	file := os.Getenv(envFile)
 	m := master.New(master.Config{Name: "boss", Supervision: master.Supervision{
-		Workers: 1, Policy: healthcheck.Policy{}, Command: func(int) *exec.Cmd { return command("good", file) },
+		Workers: 1, CheckEvery: 50 * time.Millisecond, Policy: healthcheck.Policy{HangAfter: 2 * time.Second}, Command: func(int) *exec.Cmd { return command("good", file) },
 	}}, master.Deps{Log: quiet()})
 	supervise(m)
 	select {}

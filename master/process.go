@@ -31,10 +31,11 @@ type process struct {
 	begun   func()        // called then
 	ended   chan struct{} // its reports have ended
 
-	mu    sync.Mutex
-	epoch int64
-	beat  time.Time
-	runs  int64
+	mu      sync.Mutex
+	epoch   int64
+	beat    time.Time
+	checked time.Time
+	runs    int64
 }
 
 func (s *supervisor) start(slot int, log logrus.FieldLogger, begun func()) (*process, error) {
@@ -102,8 +103,8 @@ func (p *process) watch(ctx context.Context) (next *process) {
 			p.drain()
 			p.over(death{planned: true, reason: "it is not needed any more"})
 			return nil
-		case now := <-ticker.C:
-			action, why := p.judge(now)
+		case <-ticker.C:
+			action, why := p.judge(time.Now()) // a tick may be old when it comes
 			switch action {
 			case healthcheck.ActionKill:
 				p.log.WithField("reason", why.Text).Warn("worker is killed")
@@ -157,6 +158,7 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 		}
 	}
 	p.mu.Lock()
+	p.awake(now)
 	f.BeatAt, f.Runs = p.beat, p.runs
 	p.mu.Unlock()
 	return p.cfg.Policy.Decide(f, now)
@@ -183,8 +185,8 @@ func (p *process) drain() {
 			select {
 			case <-done:
 				return
-			case now := <-ticker.C:
-				if action, why := p.judge(now); action == healthcheck.ActionKill {
+			case <-ticker.C:
+				if action, why := p.judge(time.Now()); action == healthcheck.ActionKill {
 					p.log.WithField("reason", why.Text).Warn("a draining worker is killed")
 					_ = p.child.Signal(syscall.SIGKILL)
 				}

@@ -298,6 +298,31 @@ func TestNoOrphans(t *testing.T) {
 	require.Eventually(t, func() bool { return ended(child) }, 5*time.Second, 5*time.Millisecond)
 }
 
+// A master that was suspended does not take its worker's silence for a hang: the
+// reports of the meantime are still in the pipe, or the worker slept too.
+func TestASuspendedMasterKillsNobody(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "events")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envBoss+"=1", envFile+"="+file)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	require.Eventually(t, func() bool { return len(events(t, file)) > 0 }, patience, 5*time.Millisecond)
+	worker := events(t, file)[0].pid
+	pause := func(pids ...int) {
+		for _, pid := range pids {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+		}
+		require.Never(t, func() bool { return gone(worker) }, 3*time.Second, 100*time.Millisecond) // longer than a worker may be silent
+		for _, pid := range pids {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+		}
+		require.Never(t, func() bool { return ended(worker) || len(events(t, file)) > 1 }, time.Second, 20*time.Millisecond)
+	}
+	pause(cmd.Process.Pid)
+	pause(cmd.Process.Pid, worker) // as a machine does that sleeps
+}
+
 // ended is gone, or a zombie that nobody has collected.
 func ended(pid int) bool {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
