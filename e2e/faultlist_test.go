@@ -2,12 +2,15 @@ package e2e
 
 import (
 	"context"
+	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -307,12 +310,25 @@ func clockNeeds(*trial) string {
 // setClock sets the wall clock of the leading master and back again.
 func (tr *trial) setClock(by time.Duration) {
 	tr.t.Helper()
-	c, err := newClock(tr.aMaster(true).pid())
+	m := tr.aMaster(true)
+	c, err := newClock(m.pid())
 	require.NoError(tr.t, err)
 	defer c.close()
 	require.NoError(tr.t, c.shift(by))
+	tr.eventually(func() bool { return math.Abs((m.ahead(tr.t) - by).Seconds()) < 10 }, "the master does not see the other time")
 	pace(tr.t.Context(), away)
 	require.NoError(tr.t, c.shift(0))
+}
+
+// ahead is how far the master's clock is ahead of this process's, by what its answers say.
+func (m *node) ahead(t *testing.T) time.Duration {
+	t.Helper()
+	res, err := http.Get(m.admin + "/livez")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	date, err := http.ParseTime(res.Header.Get("Date"))
+	require.NoError(t, err)
+	return time.Until(date)
 }
 
 func (tr *trial) diskNeeds() string {
