@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shirou/gopsutil/v3/process"
 	"github.com/stretchr/testify/require"
 
 	"github.com/catena-run/catena/e2e/history"
@@ -95,9 +95,9 @@ type restarts struct {
 }
 
 func planned(t *testing.T, r restarts) {
-	c := newCluster(t, "worker.slots=16", "worker.drainTimeout=12s", "server.drainGrace=2s")
+	c := newCluster(t, "worker.slots=16", "worker.drainTimeout=10s", "server.drainGrace=2s")
 	if r.memory {
-		c.settings = append(c.settings, "worker.maxMemory=220MiB", "script.heapLimit=210MiB")
+		c.settings = append(c.settings, "worker.maxMemory=300MiB", "script.heapLimit=500MiB")
 	}
 	var masters []*node
 	for _, settings := range r.settings {
@@ -107,7 +107,7 @@ func planned(t *testing.T, r restarts) {
 	c.push()
 	text, err := os.ReadFile("testdata/schedules.yaml")
 	require.NoError(t, err)
-	c.apply(scheduleLine.ReplaceAllString(string(text), "") + "\n---\nname: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 150, ms: 2500}}]\n")
+	c.apply(scheduleLine.ReplaceAllString(string(text), "") + "\n---\nname: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 260, ms: 2500}}]\n")
 	l, stop := newLoad(c, 7), make(chan struct{})
 	var streams sync.WaitGroup
 	streams.Go(func() { l.steady(t.Context(), stop, r.runs) })
@@ -170,27 +170,17 @@ func planned(t *testing.T, r restarts) {
 // stopOne tells a supervised worker to stop and waits for the one in its place.
 func (c *cluster) stopOne(m *node) {
 	c.t.Helper()
-	children := c.children(m)
-	require.NotEmpty(c.t, children)
-	require.NoError(c.t, syscall.Kill(children[0], syscall.SIGTERM))
+	var active []task.Worker
+	ours := func() []task.Worker {
+		return slices.DeleteFunc(c.live(), func(w task.Worker) bool {
+			return w.State != task.WorkerActive || !strings.Contains(w.Master, fmt.Sprintf("-%d-", m.pid()))
+		})
+	}
+	c.eventually(func() bool { active = ours(); return len(active) > 1 }, "the master has no two workers")
+	oldest := slices.MinFunc(active, func(a, b task.Worker) int { return cmp.Compare(a.Epoch, b.Epoch) })
+	newest := slices.MaxFunc(active, func(a, b task.Worker) int { return cmp.Compare(a.Epoch, b.Epoch) })
+	require.NoError(c.t, syscall.Kill(newest.PID, syscall.SIGTERM)) // the older one may be about to be replaced anyway
 	c.eventually(func() bool {
-		now := c.children(m)
-		return !slices.Contains(now, children[0]) && len(now) >= len(children)
+		return slices.ContainsFunc(ours(), func(w task.Worker) bool { return w.Epoch > max(oldest.Epoch, newest.Epoch) })
 	}, "the worker that was told to stop is not replaced")
-}
-
-// children are the live processes of a master's workers.
-func (c *cluster) children(m *node) (pids []int) {
-	master, err := process.NewProcess(int32(m.pid()))
-	if err != nil {
-		return nil
-	}
-	list, _ := master.Children() // none is an error
-	for _, child := range list {
-		if exists(int(child.Pid)) {
-			pids = append(pids, int(child.Pid))
-		}
-	}
-	slices.Sort(pids)
-	return pids
 }
