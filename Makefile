@@ -52,7 +52,13 @@ test: servers browser ## all tests against real servers, with the race detector
 
 .PHONY: faults
 faults: servers ## the long end-to-end test: 100,000 runs under dozens of faults
-	CATENA_TEST_FAULTS=long $(WITH_SERVERS) $(GO) test -count=1 -timeout 90m -v -run 'Fault|TwoMasters' ./e2e
+	CATENA_TEST_FAULTS=long $(WITH_SERVERS) $(GO) test -count=1 -timeout 90m -v -run 'Faults|TwoMasters|PlannedRestarts' ./e2e
+
+DURATION ?= 30m
+
+.PHONY: soak
+soak: servers ## half of the maximum load for DURATION (30m): does anything grow? And an idle master
+	CATENA_TEST_SOAK=$(DURATION) $(WITH_SERVERS) $(GO) test -count=1 -timeout 4h -v -run 'TestSoak|TestIdle' ./e2e
 
 .PHONY: upgrade
 upgrade: servers ## from the version before the newest migration to this one and back, under load

@@ -42,7 +42,8 @@ func kinds() []kind {
 // load is a client that starts runs and keeps its own list of what was
 // accepted. It trusts no answer that it did not get: it asks again with the same keys.
 type load struct {
-	c *cluster
+	c     *cluster
+	kinds []kind
 
 	mu       sync.Mutex
 	rng      *rand.Rand
@@ -52,7 +53,7 @@ type load struct {
 }
 
 func newLoad(c *cluster, seed uint64) *load {
-	return &load{c: c, rng: rand.New(rand.NewPCG(seed, 1))}
+	return &load{c: c, kinds: kinds(), rng: rand.New(rand.NewPCG(seed, 1))}
 }
 
 func (l *load) failed(err error) {
@@ -68,7 +69,7 @@ func (l *load) random(n int) int {
 }
 
 func (l *load) pick() kind {
-	all, total := kinds(), 0
+	all, total := l.kinds, 0
 	for _, k := range all {
 		total += k.weight
 	}
