@@ -54,8 +54,9 @@ type trial struct {
 	remote  *program
 	without string // why there is no network namespace
 	disk    *disk
-	link    *link // to Postgres
-	size    int   // workers of the cluster
+	link    *link         // to Postgres
+	outage  time.Duration // of what is away, full or wrong for a while
+	size    int           // workers of the cluster
 
 	mu       sync.Mutex // faults may happen at the same time
 	rng      *rand.Rand
@@ -71,7 +72,7 @@ type trial struct {
 func newTrial(t *testing.T, seed uint64, settings ...string) *trial {
 	t.Helper()
 	tr := &trial{cluster: newCluster(t, append([]string{"worker.slots=8"}, settings...)...), rng: rand.New(rand.NewPCG(seed, 2)),
-		counts: map[string]int{}, skipped: map[string]string{}, whole: map[string]time.Duration{}}
+		outage: away, counts: map[string]int{}, skipped: map[string]string{}, whole: map[string]time.Duration{}}
 	var err error
 	if tr.island, err = newIsland(t); err != nil {
 		tr.island, tr.without = nil, err.Error()
@@ -297,6 +298,7 @@ func spread(what string, list []time.Duration) {
 // stream of runs and requests.
 func TestFaultsShort(t *testing.T) {
 	tr := newTrial(t, 1)
+	tr.outage = 3 * time.Second
 	stop := make(chan struct{})
 	var streams sync.WaitGroup
 	for range 3 {
