@@ -99,7 +99,7 @@ func newTrial(t *testing.T, seed uint64, settings ...string) *trial {
 		tr.apply(string(text))
 	}
 	tr.load = newLoad(tr.cluster, seed)
-	tr.ledger = &ledger{tasks: slices.Sorted(maps.Keys(sources())), fires: map[ledgerKey]task.Fire{}}
+	tr.ledger = newLedger(schedules, slices.Sorted(maps.Keys(sources()))...)
 	return tr
 }
 
@@ -177,36 +177,11 @@ func (tr *trial) random(n int) int {
 	return tr.rng.IntN(n)
 }
 
-// endSchedules waits until the ledger has reached the present, pauses the
-// schedules and waits for what they have buffered. It returns all fires.
-func (tr *trial) endSchedules(limit time.Duration) []task.Fire {
-	tr.t.Helper()
-	now := time.Now()
-	tr.within(30*time.Second, func() bool {
-		tr.ledger.read(tr.cluster)
-		return tr.ledger.reached(now) == schedules && tr.text(`SELECT count(*)::text FROM catch_ups`) == "0"
-	}, "the schedules do not reach the present")
-	ids := map[int64]string{}
-	for _, f := range tr.ledger.fires {
-		ids[f.Schedule] = f.Task
-	}
-	for id, name := range ids {
-		must(tr.cluster, func(ctx context.Context, api *client.Client) (task.Task, error) {
-			return api.PauseSchedule(ctx, name, id, "the trial is over")
-		})
-	}
-	tr.within(limit, func() bool {
-		return tr.text(`SELECT count(*)::text FROM runs WHERE schedule IS NOT NULL AND finished_at IS NULL`) == "0"
-	}, "scheduled runs do not end")
-	tr.ledger.read(tr.cluster)
-	return slices.Collect(maps.Values(tr.ledger.fires))
-}
-
 // judge ends the schedules, waits for all runs and compares the records.
 func (tr *trial) judge(limit time.Duration) {
 	tr.t.Helper()
 	require.NoError(tr.t, tr.load.err)
-	fires := tr.endSchedules(limit)
+	fires := tr.ledger.end(tr.cluster, limit)
 	tr.awaitEnds(tr.load.ids(), limit)
 	tr.guests.leave()
 	record := history.Record{Accepted: tr.load.accepted, Executions: tr.recorder.all(), Runs: tr.allRuns(), Fires: fires, Every: time.Second,

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -204,8 +206,13 @@ var scheduleLine = regexp.MustCompile(`(?m)^schedule:.*$`)
 // ledger keeps the fires of the scheduled tasks, of which the API gives the
 // newest thousand.
 type ledger struct {
-	tasks []string
-	fires map[ledgerKey]task.Fire
+	schedules int // of the tasks
+	tasks     []string
+	fires     map[ledgerKey]task.Fire
+}
+
+func newLedger(schedules int, tasks ...string) *ledger {
+	return &ledger{schedules: schedules, tasks: tasks, fires: map[ledgerKey]task.Fire{}}
 }
 
 type ledgerKey struct {
@@ -235,6 +242,29 @@ func (l *ledger) reached(t time.Time) int {
 		}
 	}
 	return len(beyond)
+}
+
+// end waits until the ledger has reached the present, pauses the schedules and
+// waits for what they have buffered. It returns all fires.
+func (l *ledger) end(c *cluster, limit time.Duration) []task.Fire {
+	c.t.Helper()
+	now := time.Now()
+	c.within(30*time.Second, func() bool {
+		l.read(c)
+		return l.reached(now) == l.schedules && c.text(`SELECT count(*)::text FROM catch_ups`) == "0"
+	}, "the schedules do not reach the present")
+	ids := map[int64]string{}
+	for _, f := range l.fires {
+		ids[f.Schedule] = f.Task
+	}
+	for id, name := range ids {
+		must(c, func(ctx context.Context, api *client.Client) (task.Task, error) { return api.PauseSchedule(ctx, name, id, "the trial is over") })
+	}
+	c.within(limit, func() bool {
+		return c.text(`SELECT count(*)::text FROM runs WHERE schedule IS NOT NULL AND finished_at IS NULL`) == "0"
+	}, "scheduled runs do not end")
+	l.read(c)
+	return slices.Collect(maps.Values(l.fires))
 }
 
 // awaitEnds waits until all of the runs have ended.
