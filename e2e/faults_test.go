@@ -181,7 +181,7 @@ func (tr *trial) random(n int) int {
 func (tr *trial) judge(limit time.Duration) {
 	tr.t.Helper()
 	require.NoError(tr.t, tr.load.err)
-	fires := tr.ledger.end(tr.cluster, limit)
+	fires := tr.ledger.end(tr.cluster, limit, func() { tr.ledger.pause(tr.cluster) })
 	tr.awaitEnds(tr.load.ids(), limit)
 	tr.guests.leave()
 	record := history.Record{Accepted: tr.load.accepted, Executions: tr.recorder.all(), Runs: tr.allRuns(), Fires: fires, Every: time.Second,

@@ -244,27 +244,35 @@ func (l *ledger) reached(t time.Time) int {
 	return len(beyond)
 }
 
-// end waits until the ledger has reached the present, pauses the schedules and
-// waits for what they have buffered. It returns all fires.
-func (l *ledger) end(c *cluster, limit time.Duration) []task.Fire {
+// end waits until the ledger has reached the present, stops the schedules and
+// waits for what they have started. It returns all fires.
+func (l *ledger) end(c *cluster, limit time.Duration, stop func()) []task.Fire {
 	c.t.Helper()
 	now := time.Now()
 	c.within(30*time.Second, func() bool {
 		l.read(c)
 		return l.reached(now) == l.schedules && c.text(`SELECT count(*)::text FROM catch_ups`) == "0"
 	}, "the schedules do not reach the present")
-	ids := map[int64]string{}
-	for _, f := range l.fires {
-		ids[f.Schedule] = f.Task
-	}
-	for id, name := range ids {
-		must(c, func(ctx context.Context, api *client.Client) (task.Task, error) { return api.PauseSchedule(ctx, name, id, "the trial is over") })
-	}
+	stop()
 	c.within(limit, func() bool {
 		return c.text(`SELECT count(*)::text FROM runs WHERE schedule IS NOT NULL AND finished_at IS NULL`) == "0"
 	}, "scheduled runs do not end")
 	l.read(c)
 	return slices.Collect(maps.Values(l.fires))
+}
+
+// pause keeps the schedules from making more; runs that wait for their turn get it.
+func (l *ledger) pause(c *cluster) {
+	c.t.Helper()
+	ids := map[int64]string{}
+	for _, f := range l.fires {
+		ids[f.Schedule] = f.Task
+	}
+	for id, name := range ids {
+		must(c, func(ctx context.Context, api *client.Client) (task.Task, error) {
+			return api.PauseSchedule(ctx, name, id, "the trial is over")
+		})
+	}
 }
 
 // awaitEnds waits until all of the runs have ended.

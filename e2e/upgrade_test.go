@@ -4,14 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/catena-run/catena/e2e/history"
-	"github.com/catena-run/catena/task"
 )
 
 // TestUpgradeAndBack upgrades a master of the previous version in place to this
@@ -39,38 +37,24 @@ func TestUpgradeAndBack(t *testing.T) {
 	var streams sync.WaitGroup
 	streams.Go(func() { l.stream(t.Context(), stop, 16, 100*time.Millisecond) })
 	streams.Go(func() { l.cancels(t.Context(), stop, 400*time.Millisecond) })
-	guests := visit(t, m.http, 8)
-	t.Cleanup(func() { _ = syscall.Kill(m.successor(t, 2), syscall.SIGTERM) })
-	pid := m.child.PID()
-	for turn, path := range []string{binary(t), previous} {
+	guests := visitRate(t, m.http, 400)
+	for _, path := range []string{binary(t), previous} {
 		l.grow(200)
 		c.install(path)
-		require.NoError(t, syscall.Kill(pid, syscall.SIGUSR2))
-		old := pid
-		c.eventually(func() bool { return len(m.log.find(`"handed over"`)) == turn+1 }, "the master does not hand over")
-		pid = m.successor(t, turn+1)
-		c.eventually(func() bool { return !exists(old) }, "the master before does not end")
+		c.upgrade(m)
 		c.awaitWorkers(4)
 	}
 	l.grow(200)
 	close(stop)
 	streams.Wait()
-	asked := guests.leave()
-	for err := range guests.failed {
-		require.NoError(t, err, "a request failed")
-	}
+	guests.leave()
 	require.NoError(t, l.err)
-	tr := &trial{cluster: c, ledger: &ledger{fires: map[ledgerKey]task.Fire{}}, schedules: string(text)}
-	fires, ids := tr.endSchedules(), l.ids()
-	for _, f := range fires {
-		if f.Run != nil {
-			ids = append(ids, *f.Run)
-		}
-	}
-	c.awaitEnds(ids, patience)
-	record := history.Record{Accepted: l.accepted, Executions: c.recorder.all(), Runs: c.allRuns(), Fires: fires, Every: time.Second}
+	fires := newLedger(3, "faults/tick", "faults/tock").end(c, patience, func() { c.apply(scheduleLine.ReplaceAllString(string(text), "")) })
+	c.awaitEnds(l.ids(), patience)
+	record := history.Record{Accepted: l.accepted, Executions: c.recorder.all(), Runs: c.allRuns(), Fires: fires, Every: time.Second,
+		Sources: sources(), Failures: guests.failed()}
 	require.Empty(t, record.Check())
-	t.Logf("%d requests answered and %d runs done over an upgrade in place and the way back", asked, len(l.accepted))
+	t.Logf("%s; %d runs done over an upgrade in place and the way back", guests.summary(), len(l.accepted))
 }
 
 // install puts a program where the master's is, as an installer does: beside it, then renamed.
