@@ -139,7 +139,7 @@ func (tr *trial) receive(n int, every time.Duration) {
 func (tr *trial) strike(faults ...fault) {
 	tr.t.Helper()
 	var names []string
-	harm, began := history.HarmNone, time.Now()
+	harm, outage, began := history.HarmNone, false, time.Now()
 	var all sync.WaitGroup
 	for _, f := range faults {
 		if f.needs != nil {
@@ -149,7 +149,7 @@ func (tr *trial) strike(faults ...fault) {
 			}
 		}
 		tr.counts[f.name]++
-		names, harm = append(names, f.name), max(harm, f.harm)
+		names, harm, outage = append(names, f.name), max(harm, f.harm), outage || f.away
 		all.Go(func() { f.do(tr) })
 	}
 	all.Wait()
@@ -159,7 +159,7 @@ func (tr *trial) strike(faults ...fault) {
 	tr.awaitWorkers(tr.size)
 	tr.ledger.read(tr.cluster)
 	name := strings.Join(names, " + ")
-	tr.windows = append(tr.windows, history.Window{From: began, To: time.Now(), Harm: harm, Fault: name})
+	tr.windows = append(tr.windows, history.Window{From: began, To: time.Now(), Harm: harm, Outage: outage, Fault: name})
 	took := time.Since(began).Round(time.Millisecond)
 	tr.whole[name] = max(tr.whole[name], took)
 	tr.t.Logf("%s: whole again after %v", name, took)
@@ -193,7 +193,7 @@ func (tr *trial) judge(limit time.Duration) {
 	tr.eventually(func() bool {
 		return tr.text(`SELECT (SELECT count(*) FROM parcels) + (SELECT count(*) FROM ready) || ' left'`) == "0 left"
 	}, "parcels or ready runs are left over though all runs have ended")
-	require.True(tr.t, len(tr.losses) == 0 || len(history.Recoveries(record.Executions, tr.losses)) > 0, "no loss has interrupted a step")
+	require.True(tr.t, len(tr.losses) == 0 || len(record.Timed()) > 0, "no loss has interrupted a step")
 	require.NotEmpty(tr.t, record.Commits, "no outcome was compared with the recorder")
 }
 
@@ -250,8 +250,7 @@ func (tr *trial) report(r history.Record, problems []string) {
 		}
 		fmt.Println()
 	}
-	took := history.Times(history.Recoveries(r.Executions, tr.losses))
-	spread("a loss to running again", took)
+	spread("a loss to running again, Postgres and Redis at hand", history.Times(r.Timed()))
 	spread("kill -9 of a supervised worker to its successor at work", tr.replaced)
 	spread("suspension of a supervised worker to its successor at work", tr.hung)
 	for _, p := range history.Promises() {

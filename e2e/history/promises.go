@@ -192,7 +192,7 @@ func (c *checker) checkRecovery() {
 	if c.record.Recovery == 0 {
 		return
 	}
-	all := Recoveries(c.record.Executions, c.record.Losses)
+	all := c.record.Timed()
 	p99 := Percentile(Times(all), 0.99)
 	if p99 < c.record.Recovery {
 		return
@@ -205,6 +205,16 @@ func (c *checker) checkRecovery() {
 	}
 	c.report(P4, "%d interrupted steps began again after %v (p99), want less than %v; the slowest: step %d of run %s, lost at %s during %s, after %v",
 		len(all), p99, c.record.Recovery, slowest.Step, slowest.Run, stamp(slowest.Lost), during, slowest.Took)
+}
+
+// Timed returns the steps that began again after a loss, but for those that had
+// to wait for Postgres or Redis: their times say nothing.
+func (r Record) Timed() []Recovered {
+	return slices.DeleteFunc(Recoveries(r.Executions, r.Losses), func(one Recovered) bool {
+		return slices.ContainsFunc(r.Windows, func(w Window) bool {
+			return w.Outage && !w.To.Before(one.Lost) && !w.From.After(one.Lost.Add(one.Took))
+		})
+	})
 }
 
 // Request is one to the shared server that failed.
@@ -229,6 +239,7 @@ const (
 type Window struct {
 	From, To time.Time
 	Harm     Harm
+	Outage   bool // of Postgres or Redis, for longer than a moment
 	Fault    string
 }
 

@@ -67,6 +67,10 @@ func TestEachPromiseCanBreak(t *testing.T) {
 		{"an uncovered due time", history.P3, "nothing covers", func(r *history.Record) { r.Fires = r.Fires[:2] }},
 		{"a burnt retry", history.P4, "at attempt 2, want 1", func(r *history.Record) { r.Runs[1].Attempt = 2 }},
 		{"a slow recovery", history.P4, "began again after 400ms", func(r *history.Record) { r.Recovery = 400 * time.Millisecond }},
+		{"a slow recovery before an outage", history.P4, "began again after 400ms", func(r *history.Record) {
+			r.Recovery = 400 * time.Millisecond
+			r.Windows = append(r.Windows, history.Window{From: at(501), To: at(900), Outage: true})
+		}},
 		{"an acknowledged step again", history.P5, "ran again", func(r *history.Record) {
 			r.Executions = append(r.Executions, history.Execution{Run: id(2), Step: 0, Item: "a", Attempt: 1, Began: at(601), Serial: 20})
 		}},
@@ -105,6 +109,15 @@ func TestEachPromiseCanBreak(t *testing.T) {
 		require.True(t, broken[p.Promise], "nothing shows that %s can break", p.Promise)
 		require.Zero(t, history.Broken(proven().Check(), p.Promise))
 	}
+}
+
+func TestARecoveryDuringAnOutageIsNotTimed(t *testing.T) {
+	t.Parallel()
+	r := proven()
+	r.Recovery = 400 * time.Millisecond
+	require.NotEmpty(t, r.Check())
+	r.Windows = append(r.Windows, history.Window{From: at(400), To: at(450), Outage: true})
+	require.Empty(t, r.Check())
 }
 
 func TestMarksAreFoundAtAnyDepth(t *testing.T) {
