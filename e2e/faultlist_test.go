@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -375,6 +376,10 @@ func (tr *trial) harm(name string, runs int) {
 	ids := tr.load.submit(tr.t.Context(), k, runs)
 	require.Len(tr.t, ids, runs)
 	tr.awaitEnds(ids, 2*patience)
+	for _, id := range ids {
+		kept, err := strconv.Atoi(tr.text(`SELECT coalesce(sum(length(message)), 0)::text FROM run_logs WHERE run = $1`, id))
+		require.True(tr.t, err != nil || kept <= 1<<20, "%d bytes of log are kept of a run", kept) // no answer: Postgres is away
+	}
 }
 
 // certificates renews the certificate under requests, which take the new one, and
