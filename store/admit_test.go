@@ -565,7 +565,7 @@ func TestDueTimesOfTasksWithKeys(t *testing.T) {
 			require.NoError(t, err)
 			first := time.Now().Add(-3 * time.Minute).Truncate(time.Minute)
 			require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, ChangedAt: changed[0].ChangedAt, Next: &first}}))
-			fired, err := f.FireDue(ctx, f.term, 10, func(due store.Due, _ time.Time) store.Decision {
+			fired, err := f.FireDue(ctx, f.term, store.Take{Limit: 10}, func(due store.Due, _ time.Time) store.Decision {
 				d := store.Decision{}
 				for n := range 3 {
 					at := due.DueAt.Add(time.Duration(n) * time.Minute)

@@ -35,7 +35,7 @@ func History(ctx context.Context, servers bench.Servers, rows, runs int) ([]Figu
 	if err := cl.fillHistory(ctx, rows); err != nil {
 		return figures, err
 	}
-	figures = append(figures, Figure{fmt.Sprintf("making %d ended runs", rows), time.Since(began).Round(time.Second).String()})
+	figures = append(figures, Figure{Name: fmt.Sprintf("making %d ended runs", rows), Value: time.Since(began).Round(time.Second).String()})
 	more, err := cl.withHistory(ctx, fmt.Sprintf("%d ended runs", rows), runs)
 	if figures = append(figures, more...); err != nil {
 		return figures, err
@@ -45,7 +45,7 @@ func History(ctx context.Context, servers bench.Servers, rows, runs int) ([]Figu
 		return figures, err
 	}
 	speed, err := cl.speed(ctx, runs)
-	return append(figures, Figure{"empty history again: no-op runs/s, accept to end", fmt.Sprintf("%.0f", speed)}), err
+	return append(figures, Figure{Name: "empty history again: no-op runs/s, accept to end", Value: fmt.Sprintf("%.0f", speed)}), err
 }
 
 func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) ([]Figure, error) {
@@ -53,7 +53,7 @@ func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) ([]Fi
 	if err != nil {
 		return nil, err
 	}
-	figures := []Figure{{name + ": no-op runs/s, accept to end", fmt.Sprintf("%.0f", perSecond)}}
+	figures := []Figure{{Name: name + ": no-op runs/s, accept to end", Value: fmt.Sprintf("%.0f", perSecond)}}
 	for _, l := range listings() {
 		var samples []time.Duration
 		found := 0
@@ -65,7 +65,7 @@ func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) ([]Fi
 			}
 			samples, found = append(samples, time.Since(began)), len(list)
 		}
-		figures = append(figures, Figure{name + ": runs list" + l.name, fmt.Sprintf("%v, at most %v (%d runs)",
+		figures = append(figures, Figure{Name: name + ": runs list" + l.name, Value: fmt.Sprintf("%v, at most %v (%d runs)",
 			bench.Percentile(samples, 0.5).Round(10*time.Microsecond), bench.Percentile(samples, 1).Round(10*time.Microsecond), found)})
 	}
 	return figures, nil
