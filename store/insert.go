@@ -95,6 +95,9 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		if plan.empty() {
 			return nil
 		}
+		if err := plan.admit(ctx, tx); err != nil {
+			return err
+		}
 		return plan.write(ctx, tx)
 	})
 	if err != nil {
@@ -122,6 +125,13 @@ type insertion struct {
 	rateKeys, concurrencyKeys    []*string
 	waiting                      []int    // indexes into ids of runs that go to ready
 	holds                        []string // of the waiting ones
+
+	candidates       []candidate // waiting ones that may start at once
+	groups           map[string]int
+	held             []*bool // rows in holds end with it
+	holders          []uuid.UUID
+	scopes, holdKeys []string // of the holders
+	rated            []ratedRun
 }
 
 func newInsertion(view *laneView) *insertion {
@@ -160,6 +170,7 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	}
 	p.lanes, p.rateKeys, p.concurrencyKeys = append(p.lanes, lane), append(p.rateKeys, keys.Rate), append(p.concurrencyKeys, keys.Concurrency)
 	limited := keys.Rate != nil || keys.Concurrency != nil
+	p.held = append(p.held, nil)
 
 	if !later && !info.paused && !limited && !run.buffered && run.backfill == 0 &&
 		p.packer.put(info.lane, id, info.micros, p.view.lanes[info.lane].direct()) {
@@ -171,6 +182,9 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.states, p.fences = append(p.states, string(task.StateQueued)), append(p.fences, 0)
 	p.releases, p.parcelIDs = append(p.releases, nil), append(p.parcelIDs, nil)
 	p.waiting = append(p.waiting, len(p.ids)-1)
+	if limited && !later && !info.paused && !run.buffered && run.backfill == 0 && (run.Parent == nil || run.Parent.Entry == nil) {
+		p.wait(run, keys)
+	}
 	switch {
 	case run.buffered:
 		p.holds = append(p.holds, holdBuffered)
@@ -205,6 +219,7 @@ func (p *insertion) queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) erro
 		}
 	}
 	p.queueRuns(batch)
+	p.queueGranted(batch)
 	if len(p.waiting) > 0 {
 		p.queueReady(batch)
 	}
@@ -227,6 +242,7 @@ func (p *insertion) queueRuns(batch *pgx.Batch) {
 	rows.together(ofNull("rate_key", "text", p.rateKeys))
 	rows.together(ofNull("concurrency_key", "text", p.concurrencyKeys))
 	rows.together(ofNull("backfill", "bigint", p.backfills))
+	rows.together(ofNull("held", "boolean", p.held))
 	batch.Queue(rows.insert("runs", ""), rows.args...)
 }
 
