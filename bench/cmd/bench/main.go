@@ -208,13 +208,22 @@ func printLimits(ctx context.Context, out io.Writer, servers bench.Servers, o op
 	}
 	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "no-op runs on 1,000 keys\truns/s, accept to end\tof unlimited\truns/s of a backlog\tof unlimited\t")
+	fmt.Fprintln(table, "no-op runs on 1,000 keys\truns/s, accept to end\tof unlimited\tours / goal\truns/s of a backlog\tof unlimited\tours / goal\t")
 	for _, r := range rows {
 		throughput, backlog := bench.Median(r.throughput), bench.Median(r.backlog)
-		fmt.Fprintf(table, "%s\t%.0f\t%s %%\t%.0f\t%s %%\t\n", r.name,
-			throughput, share(throughput, bench.Median(rows[0].throughput)), backlog, share(backlog, bench.Median(rows[0].backlog)))
+		whole, wholeBacklog := bench.Median(rows[0].throughput), bench.Median(rows[0].backlog)
+		fmt.Fprintf(table, "%s\t%.0f\t%s %%\t%s\t%.0f\t%s %%\t%s\t\n", r.name,
+			throughput, share(throughput, whole), goal(throughput, whole), backlog, share(backlog, wholeBacklog), goal(backlog, wholeBacklog))
 	}
 	return table.Flush()
+}
+
+// goal compares with what limits may cost: a fifth of the throughput.
+func goal(its, whole float64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", its/whole/0.8)
 }
 
 func share(its, whole float64) string {
