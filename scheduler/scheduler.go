@@ -16,7 +16,9 @@ import (
 
 // Bounds of one turn.
 const (
-	fireBatch = 500  // due schedules in one transaction
+	fireBatch = 1000 // due schedules in one transaction
+	fireTurns = 2    // transactions at once, when a batch is not enough
+	fireWaves = 10   // transactions one after the other, before the duty looks around
 	planBatch = 1000 // changed schedules in one transaction
 	taskBatch = 200  // changed tasks looked at in one turn
 )
@@ -57,13 +59,35 @@ func New(config Config, s *store.Store, q Enqueuer, log logrus.FieldLogger) *Sch
 // Metrics counts due times by outcome.
 func (s *Scheduler) Metrics() prometheus.Collector { return s.fires }
 
-// Fire handles the schedules that are due.
+// Fire handles the schedules that are due. When they are many it takes several
+// turns at once, each on its own part of them: while Postgres works on one, the
+// decisions of another are made.
 func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error) {
 	next, now, err := s.store.NextDue(ctx)
 	if err != nil || next == nil || next.After(now) {
 		return false, err
 	}
-	fired, err := s.store.FireDue(ctx, term, fireBatch, s.decide)
+	taken, err := s.fire(ctx, term, store.Take{Limit: fireBatch})
+	if err != nil || taken < fireBatch/2 {
+		return taken > 0, err
+	}
+	failures := make([]error, fireTurns)
+	var all sync.WaitGroup
+	for part := range fireTurns {
+		all.Go(func() {
+			taken := 1
+			for wave := 0; wave < fireWaves && taken > 0 && failures[part] == nil && ctx.Err() == nil; wave++ {
+				taken, failures[part] = s.fire(ctx, term, store.Take{Limit: fireBatch, Part: part, Parts: fireTurns})
+			}
+		})
+	}
+	all.Wait()
+	return true, errors.Join(failures...)
+}
+
+// fire takes one turn and returns how many schedules it took.
+func (s *Scheduler) fire(ctx context.Context, term int64, take store.Take) (int, error) {
+	fired, err := s.store.FireDue(ctx, term, take, s.decide)
 	s.announce(ctx, fired)
 	var rejected *store.Rejected
 	if errors.As(err, &rejected) {
@@ -71,7 +95,7 @@ func (s *Scheduler) Fire(ctx context.Context, term int64) (more bool, err error)
 			Error("a schedule is flagged and fires no more: " + rejected.Reason)
 		err = nil
 	}
-	return fired.Taken > 0, err
+	return fired.Taken, err
 }
 
 // announce tells the queue and the counters of what was committed.

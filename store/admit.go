@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,9 +14,10 @@ import (
 )
 
 // Admission lets runs of tasks with limits start, as far as places, tokens and
-// the lane's room allow. It is one writer: the leader's turns, one after the
-// other, each a transaction that counts and takes. Whoever ends a run only gives
-// places back, so that a count is never too low.
+// the lane's room allow, in the leader's turns, one after the
+// other, each a transaction that counts and takes. A run that need not wait may
+// start without a turn (see insertion.admit): both hold the lock of the task meanwhile, and
+// whoever ends a run only gives places back, so that a count is never too low.
 //
 // Runs that wait for the same form a group: a lane, a task and the keys of its
 // limits. A turn looks at the first run of each group and never at those behind
@@ -33,6 +35,8 @@ const (
 // admission is what the leader's process remembers between turns: where the
 // next one goes on. It is a matter of fairness only.
 type admission struct {
+	tokens atomic.Int64 // the parcel up to which tokens were looked at
+
 	mu   sync.Mutex
 	turn int
 	tour map[string]tour // by lane and task
@@ -108,7 +112,7 @@ type admitting struct {
 	room  int
 
 	tasks   []*limitedTask
-	places  map[placeKey]*places
+	places  placeSet
 	pack    packer
 	more    bool
 	tours   map[string]tour
@@ -146,38 +150,25 @@ type limitGroup struct {
 	given        int
 }
 
-// placeKey names a limit: scope is that of holds, or "rate" and the task.
-type placeKey struct{ scope, key string }
-
-// places counts what a limit leaves.
-type places struct{ limit, free int }
-
-func (p *places) open() bool { return p == nil || p.free > 0 }
-
-func (p *places) take() {
-	if p != nil {
-		p.free--
-	}
-}
-
-// limitScope is the scope in holds of a task's concurrency limit.
-func limitScope(name string) string { return "limit:" + name }
-
-// admitLock keeps two turns apart should a process ever take two at once.
-const admitLock = 0x6361746e61646d // "catnadm"
+// Advisory locks of a turn. An older binary takes admitLock for itself alone.
+const (
+	admitLock = 0x6361746e61646d // "catnadm": shared by all who lock the tasks that they look at
+	turnLock  = 0x6361746e74726e // "catntrn": two turns of one process never overlap
+)
 
 // orderedScans keep the planner from reading whole tables of which it knows
 // nothing yet, where an index gives the first rows at once.
 var orderedScans = []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"}
 
 func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
-	a.tasks, a.places, a.pack, a.more, a.victims = nil, map[placeKey]*places{}, packer{}, false, nil
+	a.tasks, a.places, a.pack, a.more, a.victims = nil, placeSet{}, packer{}, false, nil
 	a.tours, a.filled, a.ends = map[string]tour{}, false, 0
 	if err := holdTerm(ctx, tx, term); err != nil {
 		return err
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(admitLock))
+	batch.Queue(`SELECT pg_advisory_xact_lock($1)`, int64(turnLock))
+	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(admitLock))
 	for _, name := range orderedScans {
 		batch.Queue("SET LOCAL " + name + " = off")
 	}
@@ -185,6 +176,13 @@ func (a *admitting) once(ctx context.Context, tx pgx.Tx, term int64) error {
 		return err
 	}
 	if err := a.findTasks(ctx, tx); err != nil || len(a.tasks) == 0 {
+		return err
+	}
+	names := make([]string, len(a.tasks))
+	for i, t := range a.tasks {
+		names[i] = t.name
+	}
+	if _, err := tx.Exec(ctx, lockTasks, taskLocks(names)); err != nil {
 		return err
 	}
 	if err := a.findGroups(ctx, tx); err != nil {
@@ -320,59 +318,19 @@ func (a *admitting) count(ctx context.Context, tx pgx.Tx) error {
 				limit = &c.Limit
 			}
 			if g.concurrency != nil && limit != nil {
-				g.place = a.limited(placeKey{limitScope(t.name), *g.concurrency}, *limit)
+				g.place = a.places.limited(placeKey{limitScope(t.name), *g.concurrency}, *limit)
 			}
 			if r := t.limits.Rate; g.rate != nil && r != nil {
-				g.token = a.limited(placeKey{t.name, *g.rate}, r.Limit)
+				g.token = a.places.limited(placeKey{t.name, *g.rate}, r.Limit)
 			}
-		}
-	}
-	var scopes, held, tasks, rated []string
-	for k := range a.places {
-		if isLimitScope(k.scope) {
-			scopes, held = append(scopes, k.scope), append(held, k.key)
-		} else {
-			tasks, rated = append(tasks, k.scope), append(rated, k.key)
 		}
 	}
 	batch := &pgx.Batch{}
-	for _, q := range []struct {
-		sql          string
-		scopes, keys []string
-	}{{countHolds, scopes, held}, {countTokens, tasks, rated}} {
-		if len(q.keys) == 0 {
-			continue
-		}
-		batch.Queue(q.sql, q.scopes, q.keys).Query(func(rows pgx.Rows) error {
-			var k placeKey
-			var used int
-			_, err := pgx.ForEachRow(rows, []any{&k.scope, &k.key, &used}, func() error { a.places[k].free -= used; return nil })
-			return err
-		})
-	}
+	a.places.queueCounts(batch)
 	if batch.Len() == 0 {
 		return nil
 	}
 	return tx.SendBatch(ctx, batch).Close()
-}
-
-const countHolds = `
-	SELECT i.scope, i.key, (SELECT count(*) FROM holds h WHERE h.scope = i.scope AND h.key = i.key)
-	FROM unnest($1::text[], $2::text[]) AS i(scope, key)`
-
-const countTokens = `
-	SELECT i.task, i.key, (SELECT coalesce(sum(u.tokens), 0) FROM rate_uses u
-		WHERE u.task = i.task AND u.key = i.key AND u.back_at > (SELECT clock_timestamp()))
-	FROM unnest($1::text[], $2::text[]) AS i(task, key)`
-
-// A task's name has no colon, so that the two kinds of scopes differ.
-func isLimitScope(scope string) bool { return len(scope) > 6 && scope[:6] == "limit:" }
-
-func (a *admitting) limited(k placeKey, limit int) *places {
-	if a.places[k] == nil {
-		a.places[k] = &places{limit: limit, free: limit}
-	}
-	return a.places[k]
 }
 
 // allot decides how many runs of each group start: the groups of a task take

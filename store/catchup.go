@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // catchUpBatch is how many rows of catch_ups one transaction looks at.
@@ -154,9 +154,9 @@ func (s *Store) writeCaughtUp(ctx context.Context, tx pgx.Tx, f *firing, rest *p
 		}
 	}
 	n := len(f.next)
-	ids, last, failures := make([]int64, n), make([]*uuid.UUID, n), make([]int32, n)
+	ids, last, failures := make([]int64, n), make([]pgtype.UUID, n), make([]int32, n)
 	for i, row := range f.next {
-		ids[i], last[i], failures[i] = row.schedule, f.lastOf(row), int32(row.failures)
+		ids[i], last[i], failures[i] = row.schedule, nullID(f.lastOf(row)), int32(row.failures)
 	}
 	rest.Queue(`UPDATE schedule_due d SET last_run = i.last_run, failures = i.failures
 		FROM unnest($1::bigint[], $2::uuid[], $3::int[]) AS i(id, last_run, failures) WHERE d.schedule = i.id`, ids, last, failures)

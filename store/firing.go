@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catena-run/catena/task"
 )
@@ -116,12 +117,12 @@ func (s *Store) writeFiring(ctx context.Context, tx pgx.Tx, f *firing) error {
 	if err := cancelEarlier(ctx, tx, f.cancels); err != nil {
 		return err
 	}
+	batch := &pgx.Batch{}
 	if !f.runs.empty() {
-		if err := f.runs.write(ctx, tx); err != nil {
+		if err := f.runs.queue(ctx, tx, batch); err != nil {
 			return err
 		}
 	}
-	batch := &pgx.Batch{}
 	f.queueNext(batch)
 	queueFires(batch, f.fires)
 	f.queueLate(batch)
@@ -140,23 +141,38 @@ func (f *firing) lastOf(row dueRow) *uuid.UUID {
 func (f *firing) queueNext(batch *pgx.Batch) {
 	var ids, over []int64
 	var failures []int32
-	var next, open []*time.Time
-	var last []*uuid.UUID
+	var next []pgtype.Timestamptz
+	var open []*time.Time
+	var last []pgtype.UUID
 	for _, row := range f.next {
 		run := f.lastOf(row)
 		if row.at == nil && run == nil && !row.kept {
 			over = append(over, row.schedule)
 			continue
 		}
-		ids, failures, next = append(ids, row.schedule), append(failures, int32(row.failures)), append(next, row.at)
-		open, last = append(open, row.openFire), append(last, run)
+		ids, failures, next = append(ids, row.schedule), append(failures, int32(row.failures)), append(next, dueOr(row.at))
+		open, last = append(open, row.openFire), append(last, nullID(run))
 	}
-	batch.Queue(`UPDATE schedule_due d SET due_at = coalesce(i.due_at, 'infinity'), last_run = i.last_run, failures = i.failures, open_fire = i.open_fire
-		FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::int[], $5::timestamptz[]) AS i(id, due_at, last_run, failures, open_fire)
-		WHERE d.schedule = i.id`, ids, next, last, failures, open)
+	if len(ids) > 0 {
+		rows := &rowSet{}
+		rows.array("schedule", "bigint", ids)
+		rows.together(of("due_at", "timestamptz", next))
+		rows.together(of("last_run", "uuid", last))
+		rows.together(of("failures", "integer", failures))
+		rows.together(ofTime("open_fire", open))
+		batch.Queue(rows.update("schedule_due", "schedule"), rows.args...)
+	}
 	if len(over) > 0 {
 		batch.Queue(`DELETE FROM schedule_due WHERE schedule = ANY($1)`, over)
 	}
+}
+
+// dueOr is a due time, or never.
+func dueOr(at *time.Time) pgtype.Timestamptz {
+	if at == nil {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
+	}
+	return pgtype.Timestamptz{Time: *at, Valid: true}
 }
 
 func (f *firing) queueLate(batch *pgx.Batch) {

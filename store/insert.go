@@ -95,6 +95,9 @@ func (s *Store) InsertRuns(ctx context.Context, runs []NewRun) ([]Accepted, []Pa
 		if plan.empty() {
 			return nil
 		}
+		if err := plan.admit(ctx, tx); err != nil {
+			return err
+		}
 		return plan.write(ctx, tx)
 	})
 	if err != nil {
@@ -122,6 +125,13 @@ type insertion struct {
 	rateKeys, concurrencyKeys    []*string
 	waiting                      []int    // indexes into ids of runs that go to ready
 	holds                        []string // of the waiting ones
+
+	candidates       []candidate // waiting ones that may start at once
+	groups           map[string]int
+	held             []*bool // rows in holds end with it
+	holders          []uuid.UUID
+	scopes, holdKeys []string // of the holders
+	rated            []ratedRun
 }
 
 func newInsertion(view *laneView) *insertion {
@@ -160,6 +170,7 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	}
 	p.lanes, p.rateKeys, p.concurrencyKeys = append(p.lanes, lane), append(p.rateKeys, keys.Rate), append(p.concurrencyKeys, keys.Concurrency)
 	limited := keys.Rate != nil || keys.Concurrency != nil
+	p.held = append(p.held, nil)
 
 	if !later && !info.paused && !limited && !run.buffered && run.backfill == 0 &&
 		p.packer.put(info.lane, id, info.micros, p.view.lanes[info.lane].direct()) {
@@ -171,6 +182,9 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.states, p.fences = append(p.states, string(task.StateQueued)), append(p.fences, 0)
 	p.releases, p.parcelIDs = append(p.releases, nil), append(p.parcelIDs, nil)
 	p.waiting = append(p.waiting, len(p.ids)-1)
+	if limited && !later && !info.paused && !run.buffered && run.backfill == 0 && (run.Parent == nil || run.Parent.Entry == nil) {
+		p.wait(run, keys)
+	}
 	switch {
 	case run.buffered:
 		p.holds = append(p.holds, holdBuffered)
@@ -186,6 +200,15 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 }
 
 func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
+	batch := &pgx.Batch{}
+	if err := p.queue(ctx, tx, batch); err != nil {
+		return err
+	}
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// queue writes the parcels and queues the rest.
+func (p *insertion) queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) error {
 	homes, err := p.packer.write(ctx, tx)
 	if err != nil {
 		return err
@@ -195,23 +218,32 @@ func (p *insertion) write(ctx context.Context, tx pgx.Tx) error {
 			p.parcelIDs[i] = &home
 		}
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(`
-		INSERT INTO runs (id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, created_at, available_at,
-			lane, rate_key, concurrency_key, backfill)
-		SELECT id, task, revision, state, fence, parcel, priority, queue, params::json, release, schedule, due_at, $13, available_at,
-			lane, rate_key, concurrency_key, backfill
-		FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::text[], $9::text[],
-			$10::bigint[], $11::bigint[], $12::timestamptz[], $14::timestamptz[], $15::text[], $16::text[], $17::text[], $18::bigint[])
-			AS i(id, task, revision, state, fence, parcel, priority, queue, params, release, schedule, due_at, available_at,
-				lane, rate_key, concurrency_key, backfill)`,
-		p.ids, p.tasks, p.revisions, p.states, p.fences, p.parcelIDs, p.priorities, p.queues, p.params,
-		p.releases, p.planned, p.due, p.view.now, p.available, p.lanes, p.rateKeys, p.concurrencyKeys, p.backfills)
+	p.queueRuns(batch)
+	p.queueGranted(batch)
 	if len(p.waiting) > 0 {
 		p.queueReady(batch)
 	}
 	p.family.queue(batch)
-	return tx.SendBatch(ctx, batch).Close()
+	return nil
+}
+
+func (p *insertion) queueRuns(batch *pgx.Batch) {
+	rows := &rowSet{}
+	rows.array("id", "uuid", p.ids)
+	rows.one("created_at", "timestamptz", p.view.now)
+	rows.together(of("task", "text", p.tasks), of("revision", "bigint", p.revisions), of("priority", "smallint", p.priorities),
+		of("queue", "text", p.queues), ofNull("lane", "text", p.lanes))
+	rows.together(of("state", "text", p.states), of("fence", "integer", p.fences), ofNull("release", "bigint", p.releases))
+	rows.together(ofNull("parcel", "bigint", p.parcelIDs))
+	rows.together(ofNull("params", "json", p.params))
+	rows.together(ofNull("schedule", "bigint", p.planned))
+	rows.together(ofTime("due_at", p.due))
+	rows.together(ofTime("available_at", p.available))
+	rows.together(ofNull("rate_key", "text", p.rateKeys))
+	rows.together(ofNull("concurrency_key", "text", p.concurrencyKeys))
+	rows.together(ofNull("backfill", "bigint", p.backfills))
+	rows.together(ofNull("held", "boolean", p.held))
+	batch.Queue(rows.insert("runs", ""), rows.args...)
 }
 
 func (p *insertion) queueReady(batch *pgx.Batch) {
@@ -237,10 +269,16 @@ func (p *insertion) queueReady(batch *pgx.Batch) {
 		}
 		rates[to], concurrencies[to] = p.rateKeys[from], p.concurrencyKeys[from]
 	}
-	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, hold, available_at, rank, rate_key, concurrency_key, schedule)
-		SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::timestamptz[],
-			$8::timestamptz[], $9::text[], $10::text[], $11::bigint[])`,
-		ids, lanes, priorities, revisions, tasks, p.holds, at, ranks, rates, concurrencies, schedules)
+	rows := &rowSet{}
+	rows.array("run", "uuid", ids)
+	rows.together(of("lane", "text", lanes), of("priority", "smallint", priorities), of("revision", "bigint", revisions), of("task", "text", tasks))
+	rows.together(of("hold", "text", p.holds))
+	rows.together(of("available_at", "timestamptz", at))
+	rows.together(of("rank", "timestamptz", ranks))
+	rows.together(ofNull("rate_key", "text", rates))
+	rows.together(ofNull("concurrency_key", "text", concurrencies))
+	rows.together(ofNull("schedule", "bigint", schedules))
+	batch.Queue(rows.insert("ready", ""), rows.args...)
 }
 
 // priorityAge is how much longer than a run of one priority less a run seems to

@@ -3,8 +3,8 @@ package store
 import (
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catena-run/catena/task"
 )
@@ -30,7 +30,7 @@ type ledgerColumns struct {
 	schedules, counts        []int64
 	tasks, outcomes, reasons []string
 	first, last, fired       []time.Time
-	runs                     []*uuid.UUID
+	runs                     []pgtype.UUID
 	extends                  []time.Time
 }
 
@@ -38,7 +38,7 @@ func (c *ledgerColumns) add(row ledgerRow) {
 	c.schedules, c.counts = append(c.schedules, row.Schedule), append(c.counts, row.Count)
 	c.tasks, c.outcomes, c.reasons = append(c.tasks, row.Task), append(c.outcomes, string(row.Outcome)), append(c.reasons, clean(row.Reason))
 	c.first, c.last, c.fired = append(c.first, row.DueAt), append(c.last, row.LastDueAt), append(c.fired, row.FiredAt)
-	c.runs = append(c.runs, row.Run)
+	c.runs = append(c.runs, nullID(row.Run))
 	if row.extends != nil {
 		c.extends = append(c.extends, *row.extends)
 	}
@@ -56,9 +56,16 @@ func queueFires(batch *pgx.Batch, rows []ledgerRow) {
 		}
 	}
 	if c := plain; len(c.schedules) > 0 {
-		batch.Queue(`INSERT INTO fires (schedule, due_at, last_due_at, count, task, outcome, reason, run, fired_at)
-			SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::timestamptz[])`,
-			c.schedules, c.first, c.last, c.counts, c.tasks, c.outcomes, c.reasons, c.runs, c.fired)
+		rows := &rowSet{}
+		rows.array("schedule", "bigint", c.schedules)
+		rows.array("due_at", "timestamptz", c.first)
+		rows.together(of("last_due_at", "timestamptz", c.last))
+		rows.together(of("count", "bigint", c.counts))
+		rows.together(of("task", "text", c.tasks))
+		rows.together(of("outcome", "text", c.outcomes), of("reason", "text", c.reasons))
+		rows.together(of("run", "uuid", c.runs))
+		rows.together(of("fired_at", "timestamptz", c.fired))
+		batch.Queue(rows.insert("fires", ""), rows.args...)
 	}
 	if c := longer; len(c.schedules) > 0 {
 		// Each row is one look by primary key. A partition of today has no statistics yet, for

@@ -37,7 +37,7 @@ func (s *Store) look(ctx context.Context, doing string, work func(pgx.Tx) error)
 // FireDue would take them, and takes none.
 func (s *Store) PeekDue(ctx context.Context, limit int) (due []Due, now time.Time, err error) {
 	err = s.look(ctx, "look at due schedules", func(tx pgx.Tx) error {
-		if due, err = readDue(ctx, tx, limit, ""); err != nil {
+		if due, err = readDue(ctx, tx, Take{Limit: limit}, ""); err != nil {
 			return err
 		}
 		if err := s.addCalendars(ctx, tx, due); err != nil {

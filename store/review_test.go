@@ -135,7 +135,7 @@ func TestAFiredOneShotIsNotPlannedAgain(t *testing.T) {
 		require.NoError(t, f.PlanSchedules(ctx, f.term, []store.Plan{{Schedule: changed[0].ID, Version: changed[0].Version, ChangedAt: changed[0].ChangedAt, Next: &at}}))
 	}
 	plan()
-	fired, err := f.FireDue(ctx, f.term, 10, func(due store.Due, now time.Time) store.Decision {
+	fired, err := f.FireDue(ctx, f.term, store.Take{Limit: 10}, func(due store.Due, now time.Time) store.Decision {
 		return store.Decision{Fires: []task.Fire{{DueAt: due.DueAt, LastDueAt: due.DueAt, Count: 1, Outcome: task.FireStarted}}}
 	})
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catena-run/catena/task"
 )
@@ -210,15 +211,23 @@ func (e *Rejected) Error() string {
 	return fmt.Sprintf("schedule %d of task %s: %s", e.Schedule, e.Task, e.Reason)
 }
 
-// FireDue takes up to limit schedules that are due by the database clock, asks
+// Take says which due schedules a turn takes.
+type Take struct {
+	Limit int
+	// Of several turns at once each takes its own part of the schedules, so
+	// that none walks over what another has locked. Parts 0: there is one turn.
+	Part, Parts int
+}
+
+// FireDue takes schedules that are due by the database clock, asks
 // decide about each, and writes ledger, runs and next due times in one
 // transaction: either all of it happened or none. What is on time goes before
 // what is late. When the database refuses what a
 // schedule would write, fewer are taken at once until that schedule stands
 // alone; it is then flagged, and the error is a *Rejected.
-func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(due Due, now time.Time) Decision) (Fired, error) {
+func (s *Store) FireDue(ctx context.Context, term int64, take Take, decide func(due Due, now time.Time) Decision) (Fired, error) {
 	for {
-		due, f, err := s.fireOnce(ctx, term, limit, decide)
+		due, f, err := s.fireOnce(ctx, term, take, decide)
 		var missing errNoDay
 		switch {
 		case errors.As(err, &missing):
@@ -226,7 +235,7 @@ func (s *Store) FireDue(ctx context.Context, term int64, limit int, decide func(
 				return Fired{}, err
 			}
 		case refusesValue(err) && len(due) > 1:
-			limit = len(due) / 2
+			take.Limit = len(due) / 2
 		case refusesValue(err) && len(due) == 1:
 			return Fired{Taken: 1}, s.rejectDue(ctx, term, due[0], err)
 		case err != nil:
@@ -266,13 +275,13 @@ func (s *Store) rejectDue(ctx context.Context, term int64, due Due, cause error)
 	return &Rejected{Schedule: id, Task: due.Schedule.Task, Reason: reason}
 }
 
-func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func(Due, time.Time) Decision) (due []Due, f *firing, err error) {
+func (s *Store) fireOnce(ctx context.Context, term int64, take Take, decide func(Due, time.Time) Decision) (due []Due, f *firing, err error) {
 	err = s.inTx(ctx, "fire due schedules", func(tx pgx.Tx) error {
 		due, f = nil, nil
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		if due, err = lockDue(ctx, tx, limit); err != nil || len(due) == 0 {
+		if due, err = lockDue(ctx, tx, take); err != nil || len(due) == 0 {
 			return err
 		}
 		if err = s.addCalendars(ctx, tx, due); err != nil {
@@ -297,9 +306,14 @@ func (s *Store) fireOnce(ctx context.Context, term int64, limit int, decide func
 const dueColumns = specColumns + `, coalesce(s.at <= s.updated_at, false), d.last_run, d.failures, d.open_fire, t.paused, t.note, t.invalid`
 
 // scanDue reads dueColumns and what follows them.
-func scanDue(row pgx.CollectableRow, d *Due, more ...any) error {
+func scanDue(row pgx.Row, d *Due, more ...any) error {
 	spec := specRow{Schedule: &d.Schedule}
-	err := row.Scan(append(append(spec.targets(), &d.Stale, &d.lastRun, &d.Failures, &d.openFire, &d.TaskPaused, &d.TaskNote, &d.TaskInvalid), more...)...)
+	var last pgtype.UUID
+	err := row.Scan(append(append(spec.targets(), &d.Stale, &last, &d.Failures, &d.openFire, &d.TaskPaused, &d.TaskNote, &d.TaskInvalid), more...)...)
+	if last.Valid {
+		id := uuid.UUID(last.Bytes)
+		d.lastRun = &id
+	}
 	spec.finish()
 	return err
 }
@@ -308,41 +322,43 @@ func scanDue(row pgx.CollectableRow, d *Due, more ...any) error {
 // a place for what is late. The sub-select makes the
 // clock one value: an index cannot be searched with a volatile function, and a
 // table of a million schedules would be walked to its end.
-func lockDue(ctx context.Context, tx pgx.Tx, limit int) ([]Due, error) {
-	return readDue(ctx, tx, limit, `FOR UPDATE OF d SKIP LOCKED`)
+func lockDue(ctx context.Context, tx pgx.Tx, take Take) ([]Due, error) {
+	return readDue(ctx, tx, take, `FOR UPDATE OF d SKIP LOCKED`)
 }
 
 // readDue reads what is due, on time first, with the given lock.
-func readDue(ctx context.Context, tx pgx.Tx, limit int, lock string) ([]Due, error) {
+func readDue(ctx context.Context, tx pgx.Tx, take Take, lock string) ([]Due, error) {
 	const statement = `
 		SELECT ` + dueColumns + `, d.due_at
 		FROM schedule_due d JOIN schedules s ON s.id = d.schedule JOIN tasks t ON t.name = s.task
 		WHERE d.due_at <= (SELECT clock_timestamp() - $2::interval) AND d.due_at >= (SELECT greatest(` + firstDue + `, clock_timestamp() - $3::interval))
-			AND s.planned = s.version
+			AND d.schedule % $4 = $5 AND s.planned = s.version
 		ORDER BY d.due_at LIMIT $1 `
 	const ever = 100 * 366 * day
-	var list []Due
-	taken := map[int64]bool{}
+	limit, parts := take.Limit, max(take.Parts, 1)
+	list := make([]Due, 0, limit)
+	taken := make(map[int64]bool, limit)
 	for _, part := range []struct {
 		limit     int
 		from, ago time.Duration
 	}{{limit - limit/10, 0, Punctual}, {limit, Punctual, ever}} {
-		rows, err := tx.Query(ctx, statement+lock, part.limit-len(list), part.from, part.ago)
+		rows, err := tx.Query(ctx, statement+lock, part.limit-len(list), part.from, part.ago, parts, take.Part)
 		if err != nil {
 			return nil, err
 		}
-		more, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
-			err = scanDue(row, &d, &d.DueAt)
-			return d, err
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range more {
+		for rows.Next() {
+			var d Due
+			if err := scanDue(rows, &d, &d.DueAt); err != nil {
+				rows.Close()
+				return nil, err
+			}
 			if !taken[d.Schedule.ID] { // it became late between the two looks
 				taken[d.Schedule.ID] = true
 				list = append(list, d)
 			}
+		}
+		if err := rows.Err(); err != nil {
+			return nil, err
 		}
 	}
 	return list, lookBack(ctx, tx, list)

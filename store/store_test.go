@@ -19,6 +19,8 @@ type fixture struct {
 	*store.Store
 	t    *testing.T
 	term int64
+
+	direct []store.Parcel // of limited runs that started when they were asked for
 }
 
 func open(t *testing.T) *fixture {

@@ -87,24 +87,35 @@ func queueUnused(batch *pgx.Batch, ids []uuid.UUID, of map[uuid.UUID]int64) {
 	batch.Queue(`DELETE FROM rate_uses WHERE parcel = ANY ($1) AND back_at = 'infinity' AND tokens = 0`, parcels)
 }
 
-// tokensLimit is how many tokens that are back one transaction forgets.
+// tokensLimit is how many tokens one transaction looks at.
 const tokensLimit = 20_000
 
-// ForgetTokens removes tokens that are back, a bounded number at once. Of tokens
-// whose parcel is gone nobody else would begin the window.
+// ForgetTokens removes tokens that are back, in a walk along the parcels, of
+// which one call does a bounded part. Of tokens whose parcel is gone nobody else
+// would begin the window. more reports that the next part may have as much to remove.
 func (s *Store) ForgetTokens(ctx context.Context, term int64) (more bool, err error) {
+	from := s.admission.tokens.Load()
+	var last, seen, gone int64
 	err = s.inTx(ctx, "forget tokens of rate limits", func(tx pgx.Tx) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, startWindow+` WHERE back_at = 'infinity'
-			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.id = rate_uses.parcel)`); err != nil {
-			return err
-		}
-		tag, err := tx.Exec(ctx, `DELETE FROM rate_uses WHERE ctid = ANY (ARRAY(
-			SELECT ctid FROM rate_uses WHERE back_at < (SELECT clock_timestamp()) ORDER BY back_at LIMIT $1))`, tokensLimit)
-		more = tag.RowsAffected() == tokensLimit
-		return err
+		return tx.QueryRow(ctx, `
+			WITH page AS MATERIALIZED (SELECT ctid, parcel, back_at FROM rate_uses WHERE parcel > $1 ORDER BY parcel LIMIT $2
+			), begun AS (`+startWindow+` WHERE ctid = ANY (ARRAY(SELECT ctid FROM page WHERE back_at = 'infinity'
+				AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.id = page.parcel))) AND back_at = 'infinity'
+			), gone AS (DELETE FROM rate_uses WHERE ctid = ANY (ARRAY(SELECT ctid FROM page WHERE back_at < (SELECT clock_timestamp())))
+				AND back_at < (SELECT clock_timestamp()) RETURNING 1)
+			SELECT coalesce((SELECT max(parcel) FROM page), 0), (SELECT count(*) FROM page), (SELECT count(*) FROM gone)`, from, tokensLimit).
+			Scan(&last, &seen, &gone)
 	})
-	return more, err
+	if err != nil {
+		return false, err
+	}
+	next := int64(0) // from the beginning
+	if seen == tokensLimit {
+		next = last - 1 // the rest of that parcel's may be cut off
+	}
+	s.admission.tokens.Store(next)
+	return seen == tokensLimit && gone > seen/2, nil
 }

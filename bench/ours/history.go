@@ -27,7 +27,7 @@ func History(ctx context.Context, servers bench.Servers, rows, runs int) ([]Figu
 	if err := cl.warm(ctx); err != nil {
 		return nil, err
 	}
-	figures, err := cl.withHistory(ctx, "empty history", runs)
+	figures, before, err := cl.withHistory(ctx, "empty history", runs)
 	if err != nil {
 		return figures, err
 	}
@@ -35,8 +35,8 @@ func History(ctx context.Context, servers bench.Servers, rows, runs int) ([]Figu
 	if err := cl.fillHistory(ctx, rows); err != nil {
 		return figures, err
 	}
-	figures = append(figures, Figure{fmt.Sprintf("making %d ended runs", rows), time.Since(began).Round(time.Second).String()})
-	more, err := cl.withHistory(ctx, fmt.Sprintf("%d ended runs", rows), runs)
+	figures = append(figures, Figure{Name: fmt.Sprintf("making %d ended runs", rows), Value: time.Since(began).Round(time.Second).String()})
+	more, full, err := cl.withHistory(ctx, fmt.Sprintf("%d ended runs", rows), runs)
 	if figures = append(figures, more...); err != nil {
 		return figures, err
 	}
@@ -44,16 +44,17 @@ func History(ctx context.Context, servers bench.Servers, rows, runs int) ([]Figu
 	if err := cl.dropHistory(ctx); err != nil {
 		return figures, err
 	}
-	speed, err := cl.speed(ctx, runs)
-	return append(figures, Figure{"empty history again: no-op runs/s, accept to end", fmt.Sprintf("%.0f", speed)}), err
+	after, err := cl.speed(ctx, runs)
+	return append(figures, Figure{Name: "empty history again: no-op runs/s, accept to end", Value: fmt.Sprintf("%.0f", after)},
+		Figure{Name: fmt.Sprintf("no-op runs/s with %d ended runs, of the mean without", rows), Value: fmt.Sprintf("%.2f", 2*full/(before+after)),
+			Goal: ">= 1", Share: fmt.Sprintf("%.2f", 2*full/(before+after))}), err
 }
 
-func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) ([]Figure, error) {
-	perSecond, err := cl.speed(ctx, runs)
-	if err != nil {
-		return nil, err
+func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) (figures []Figure, perSecond float64, err error) {
+	if perSecond, err = cl.speed(ctx, runs); err != nil {
+		return nil, 0, err
 	}
-	figures := []Figure{{name + ": no-op runs/s, accept to end", fmt.Sprintf("%.0f", perSecond)}}
+	figures = []Figure{{Name: name + ": no-op runs/s, accept to end", Value: fmt.Sprintf("%.0f", perSecond)}}
 	for _, l := range listings() {
 		var samples []time.Duration
 		found := 0
@@ -61,14 +62,14 @@ func (cl *Cluster) withHistory(ctx context.Context, name string, runs int) ([]Fi
 			began := time.Now()
 			list, err := cl.Store.Runs(ctx, l.filter)
 			if err != nil {
-				return figures, fmt.Errorf("%s: %w", l.name, err)
+				return figures, perSecond, fmt.Errorf("%s: %w", l.name, err)
 			}
 			samples, found = append(samples, time.Since(began)), len(list)
 		}
-		figures = append(figures, Figure{name + ": runs list" + l.name, fmt.Sprintf("%v, at most %v (%d runs)",
+		figures = append(figures, Figure{Name: name + ": runs list" + l.name, Value: fmt.Sprintf("%v, at most %v (%d runs)",
 			bench.Percentile(samples, 0.5).Round(10*time.Microsecond), bench.Percentile(samples, 1).Round(10*time.Microsecond), found)})
 	}
-	return figures, nil
+	return figures, perSecond, nil
 }
 
 // speed is the median of three loads.

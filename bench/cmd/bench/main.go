@@ -45,7 +45,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 30000, "no-op runs in a measurement of throughput")
 	flag.IntVar(&o.samples, "samples", 60, "triggers in a measurement of latency")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of throughput; the median counts")
-	flag.StringVar(&o.only, "only", "", "measure only subjects whose name contains this")
+	flag.StringVar(&o.only, "only", "", "measure only subjects, loads (-limits) or parts (-parts: steps, calls, schedules) whose name contains this")
 	flag.BoolVar(&o.parts, "parts", false, "measure Catena's parts that have no peer here: steps, calls, schedules")
 	flag.BoolVar(&o.limits, "limits", false, "measure runs without limits beside runs with limits on 1,000 keys")
 	flag.IntVar(&o.schedules, "schedules", 1_000_000, "schedules in the table, with -parts")
@@ -84,7 +84,7 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	}
 	fmt.Fprintf(out, "%s, %d cores, %s; %s\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly), durability)
 	if o.parts {
-		return printFigures(out)(ours.Parts(ctx, servers, o.schedules))
+		return printFigures(out)(ours.Parts(ctx, servers, o.schedules, o.only))
 	}
 	if o.history {
 		return printFigures(out)(ours.History(ctx, servers, o.rows, o.runs))
@@ -108,10 +108,12 @@ func run(ctx context.Context, out io.Writer, o options) error {
 
 func printFigures(out io.Writer) func([]ours.Figure, error) error {
 	return func(figures []ours.Figure, err error) error {
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "figure\tvalue\tgoal\tshare of the goal\t")
 		for _, f := range figures {
-			fmt.Fprintf(out, "%-75s %s\n", f.Name, f.Value)
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t\n", f.Name, f.Value, f.Goal, f.Share)
 		}
-		return err
+		return errors.Join(err, table.Flush())
 	}
 }
 
@@ -206,13 +208,22 @@ func printLimits(ctx context.Context, out io.Writer, servers bench.Servers, o op
 	}
 	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "no-op runs on 1,000 keys\truns/s, accept to end\tof unlimited\truns/s of a backlog\tof unlimited\t")
+	fmt.Fprintln(table, "no-op runs on 1,000 keys\truns/s, accept to end\tof unlimited\tours / goal\truns/s of a backlog\tof unlimited\tours / goal\t")
 	for _, r := range rows {
 		throughput, backlog := bench.Median(r.throughput), bench.Median(r.backlog)
-		fmt.Fprintf(table, "%s\t%.0f\t%s %%\t%.0f\t%s %%\t\n", r.name,
-			throughput, share(throughput, bench.Median(rows[0].throughput)), backlog, share(backlog, bench.Median(rows[0].backlog)))
+		whole, wholeBacklog := bench.Median(rows[0].throughput), bench.Median(rows[0].backlog)
+		fmt.Fprintf(table, "%s\t%.0f\t%s %%\t%s\t%.0f\t%s %%\t%s\t\n", r.name,
+			throughput, share(throughput, whole), goal(throughput, whole), backlog, share(backlog, wholeBacklog), goal(backlog, wholeBacklog))
 	}
 	return table.Flush()
+}
+
+// goal compares with what limits may cost: a fifth of the throughput.
+func goal(its, whole float64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", its/whole/0.8)
 }
 
 func share(its, whole float64) string {
