@@ -44,6 +44,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.api.UseMiddleware(s.guard)
 	s.taskRoutes()
 	s.calendarRoutes()
+	s.sourceRoutes()
 	s.scheduleRoutes()
 	s.runRoutes()
 	s.waitRoutes()
