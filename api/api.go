@@ -97,7 +97,9 @@ type outcome struct {
 // allowNull corrects the fields that the framework takes for always present:
 // pointers without omitempty, which are null until there is a value.
 func allowNull(schemas map[string]*huma.Schema) {
-	schemas["Fire"].Properties["run"].Nullable = true
+	for _, name := range []string{"Fire", "SourceItem"} {
+		schemas[name].Properties["run"].Nullable = true
+	}
 	for _, name := range []string{"Run", "Step"} {
 		reference := *schemas[name].Properties["outcome"]
 		schemas[name].Properties["outcome"] = &huma.Schema{AnyOf: []*huma.Schema{&reference, {Type: "null"}}}

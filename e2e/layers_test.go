@@ -39,7 +39,7 @@ func layerTable() [][]string {
 		6:        {"configs"},
 		7:        {"node"},
 		8:        {"cli"},
-		9:        {"cmd"},
+		9:        {"cmd", "examples"},
 		topLayer: {"e2e"},
 	}
 }

@@ -271,7 +271,7 @@ func (s *Store) expiredTasks(ctx context.Context, from time.Time, r Retention, n
 	}, `
 		SELECT t.name, t.keep_ms FROM (
 			SELECT name, keep_ms FROM tasks UNION ALL
-			SELECT '` + task.SourcePollPrefix + `' || name, $4::bigint FROM sources WHERE call IS NOT NULL) t CROSS JOIN LATERAL (
+			SELECT '`+task.SourcePollPrefix+`' || name, $4::bigint FROM sources WHERE call IS NOT NULL) t CROSS JOIN LATERAL (
 			SELECT catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') AS high) b CROSS JOIN LATERAL (
 			SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < b.high AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, b.high)
 			ORDER BY r.task, r.id LIMIT 1) x

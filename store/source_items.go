@@ -32,7 +32,7 @@ type SourceAnswer struct {
 type Taken struct {
 	Started  int
 	Refused  int
-	Known    int // those whose key is under way, or whose outcome the source has not been told
+	Known    int // those whose key is under way, or whose outcome the source did not know of when it was asked
 	Requeued int // started again, as the source has asked
 	Recorded int
 	Parcels  []Parcel
@@ -67,7 +67,7 @@ func (s *Store) AcceptItems(ctx context.Context, term int64, turn SourceTurn, an
 		var starts []*itemStart
 		for _, item := range answer.Items {
 			before := known[item.Key]
-			if before.attempt > 0 && before.state != task.ItemRecorded {
+			if before.attempt > 0 && (before.recordedAt == nil || !before.recordedAt.Before(turn.At)) {
 				taken.Known++
 				continue
 			}
@@ -93,9 +93,12 @@ func (s *Store) viewOf(ctx context.Context, items []NewItem) (*laneView, error) 
 	return s.lookAtLanes(ctx, s.pool, runs)
 }
 
+// knownItem is an item whose key was listed before. While it is not recorded the
+// same key is the same work. Nor is it new when it was recorded after the source was
+// asked: then the list may be from before the source knew of that.
 type knownItem struct {
-	attempt int
-	state   task.SourceItemState
+	attempt    int
+	recordedAt *time.Time
 }
 
 func knownItems(ctx context.Context, tx pgx.Tx, source string, items []NewItem) (map[string]knownItem, error) {
@@ -103,14 +106,14 @@ func knownItems(ctx context.Context, tx pgx.Tx, source string, items []NewItem) 
 	for i, item := range items {
 		keys[i] = item.Key
 	}
-	rows, err := tx.Query(ctx, `SELECT key, attempt, state FROM source_items WHERE source = $1 AND key = ANY ($2)`, source, keys)
+	rows, err := tx.Query(ctx, `SELECT key, attempt, recorded_at FROM source_items WHERE source = $1 AND key = ANY ($2)`, source, keys)
 	if err != nil {
 		return nil, err
 	}
 	known := make(map[string]knownItem, len(items))
 	var key string
 	var k knownItem
-	_, err = pgx.ForEachRow(rows, []any{&key, &k.attempt, &k.state}, func() error { known[key] = k; return nil })
+	_, err = pgx.ForEachRow(rows, []any{&key, &k.attempt, &k.recordedAt}, func() error { known[key] = k; return nil })
 	return known, err
 }
 

@@ -15,9 +15,10 @@ import (
 // SourceTurn is a source of which something is due.
 type SourceTurn struct {
 	task.Source
-	Version int64 // of the definition
-	Poll    bool  // it is to be polled, or its poll_run has ended
-	Record  bool  // it is to be told of items, or its record_run has ended
+	Version int64     // of the definition
+	At      time.Time // when it was looked at; what it answers is younger
+	Poll    bool      // it is to be polled, or its poll_run has ended
+	Record  bool      // it is to be told of items, or its record_run has ended
 }
 
 const dueSources = `SELECT * FROM (SELECT ` + sourceColumns + `,
@@ -25,7 +26,7 @@ const dueSources = `SELECT * FROM (SELECT ` + sourceColumns + `,
 			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.poll_run AND r.finished_at IS NULL) END AS poll,
 		CASE WHEN s.record_run IS NULL THEN coalesce(s.record_at <= (SELECT clock_timestamp()), true)
 				AND EXISTS (SELECT 1 FROM source_items i WHERE i.source = s.name AND i.record_at <= (SELECT clock_timestamp()))
-			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.record_run AND r.finished_at IS NULL) END AS record
+			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.record_run AND r.finished_at IS NULL) END AS record, (SELECT clock_timestamp()) AS at
 	FROM sources s) d WHERE d.poll OR d.record ORDER BY d.next_poll_at, d.name`
 
 // DueSources returns the sources of which something is due by the database
@@ -36,7 +37,10 @@ func (s *Store) DueSources(ctx context.Context) ([]SourceTurn, error) {
 		return nil, wrap(err, "look for due sources")
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t SourceTurn, err error) {
-		t.Source, t.Version, err = scanSource(row, &t.Poll, &t.Record)
+		t.Source, t.Version, err = scanSource(row, &t.Poll, &t.Record, &t.At)
+		if t.PollRun != nil {
+			t.At = timeOf(*t.PollRun)
+		}
 		return t, err
 	})
 	return list, wrap(err, "look for due sources")

@@ -35,12 +35,15 @@ func (f *fixture) turn(name string) store.SourceTurn {
 	one, err := f.Source(f.t.Context(), name)
 	require.NoError(f.t, err)
 	t := store.SourceTurn{Source: one}
-	require.NoError(f.t, f.Pool().QueryRow(f.t.Context(), `SELECT version FROM sources WHERE name = $1`, name).Scan(&t.Version))
+	require.NoError(f.t, f.Pool().QueryRow(f.t.Context(), `SELECT version, clock_timestamp() FROM sources WHERE name = $1`, name).Scan(&t.Version, &t.At))
 	return t
 }
 
 func (f *fixture) accept(turn store.SourceTurn, items ...store.NewItem) store.Taken {
 	f.t.Helper()
+	var err error
+	turn.At, err = f.Now(f.t.Context())
+	require.NoError(f.t, err)
 	taken, err := f.AcceptItems(f.t.Context(), f.term, turn, store.SourceAnswer{Items: items})
 	require.NoError(f.t, err)
 	return taken
@@ -121,6 +124,24 @@ func TestAKeyIsStartedOnceUntilItIsRecorded(t *testing.T) {
 	require.Equal(t, 2, again.Attempt)
 	require.NotEqual(t, first["a"].Run, again.Run)
 	require.Zero(t, f.recordItems(turn, told, map[string]time.Duration{"a": 0}).Recorded, "a late answer about the attempt before")
+}
+
+func TestAListFromBeforeTheRecordStartsNothing(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.accept(f.source(task.SourceDefinition{}), store.NewItem{Key: "a", Task: "demo"})
+	f.finish(*f.items("work")["a"].Run, task.StateSucceeded, `{"success":true}`)
+	f.endItems()
+	asked := f.turn("work") // its answer is on the way
+	told := f.turn("work")
+	require.Equal(t, 1, f.recordItems(told, f.toRecord(told), nil).Recorded)
+	list := store.SourceAnswer{Items: []store.NewItem{{Key: "a", Task: "demo"}}}
+	taken, err := f.AcceptItems(t.Context(), f.term, asked, list)
+	require.NoError(t, err)
+	require.Equal(t, 1, taken.Known)
+	taken, err = f.AcceptItems(t.Context(), f.term, f.turn("work"), list)
+	require.NoError(t, err)
+	require.Equal(t, 1, taken.Started, "it is listed again by who knows of the record")
 }
 
 func TestItemsRunWhereAndAsTheSourceSays(t *testing.T) {
