@@ -174,7 +174,9 @@ func TestSources(t *testing.T) {
 		return c.text(`SELECT count(*)::text FROM source_items WHERE source = 'office' AND state <> 'recorded'`) == "0"
 	}, "an item is open")
 
-	c.eventually(func() bool { return strings.Contains(shop(), `"id":"o-2","city":"Atlantis","state":"given up","attempts":3`) }, "the shop: %s", shop())
+	c.eventually(func() bool {
+		return strings.Contains(shop(), `"id":"o-2","city":"Atlantis","state":"given up","attempts":3`)
+	}, "the shop: %s", shop())
 	require.Contains(t, shop(), `"id":"o-1","city":"Paris","state":"shipped","attempts":1`)
 	c.eventually(func() bool {
 		return c.text(`SELECT max(attempt)::text FROM source_items WHERE source = 'examples/inbox' AND key LIKE 'nobody %'`) > "1" &&

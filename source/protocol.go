@@ -257,15 +257,21 @@ func readObject(text []byte, into any) error {
 // excerptBytes is how much of an answer is shown with what is wrong with it.
 const excerptBytes = 120
 
-func excerpt(text []byte) string {
-	cut := strings.ToValidUTF8(string(text[:min(len(text), excerptBytes)]), "\uFFFD")
+func excerpt(text []byte) string { return shorten(text, excerptBytes) }
+
+// problemBytes is how much of what is wrong with a source is kept.
+const problemBytes = 2000
+
+// shorten makes one line of a text.
+func shorten(text []byte, most int) string {
+	cut := strings.ToValidUTF8(string(text[:min(len(text), most)]), "\uFFFD")
 	cut = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
 	}, cut)
-	if len(text) > excerptBytes {
+	if len(text) > most {
 		cut += "..."
 	}
 	return cut

@@ -210,7 +210,7 @@ func unusable(err error) bool {
 }
 
 func (l *leading) pollFailed(ctx context.Context, turn store.SourceTurn, problem error) error {
-	text := telemetry.Redact(problem.Error())
+	text := shorten([]byte(telemetry.Redact(problem.Error())), problemBytes)
 	l.metrics.polled(turn.Name, outcomeFailed)
 	if turn.Failures == 0 {
 		l.log.WithField("source", turn.Name).Warn("a source cannot be polled; it is tried again: " + text)
@@ -322,7 +322,7 @@ func (l *leading) toRecord(ctx context.Context, turn store.SourceTurn) ([]store.
 }
 
 func (l *leading) recordFailed(ctx context.Context, turn store.SourceTurn, items []store.ItemOutcome, problem error) error {
-	text := telemetry.Redact(problem.Error())
+	text := shorten([]byte(telemetry.Redact(problem.Error())), problemBytes)
 	l.metrics.recordedTo(turn.Name, outcomeFailed)
 	if turn.RecordFailures == 0 {
 		l.log.WithField("source", turn.Name).Warn("outcomes cannot be recorded with a source; it is tried again: " + text)

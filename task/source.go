@@ -127,7 +127,7 @@ func (d SourceDefinition) Validate() error {
 	}
 	if d.Call != "" {
 		if _, err := ParsePackageRef(d.Call); err != nil {
-			return err.(*Error).At("call")
+			return Errorf(CodeInvalid, "%q does not name a function of a package", d.Call).At("call").Fix("write package:module?function, such as billing:invoice?due")
 		}
 	}
 	if err := d.HTTP.validate(); err != nil {

@@ -6,7 +6,6 @@ package main
 import (
 	"encoding/json"
 	"flag"
-	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -116,7 +115,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("the shop is at http://" + listener.Addr().String() + "/orders")
+	log.SetFlags(0)
+	log.Print("the shop is at http://" + listener.Addr().String() + "/orders")
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second}
 	log.Fatal(server.Serve(listener))
 }
