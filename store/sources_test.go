@@ -547,17 +547,11 @@ func TestPropertyAnAttemptHasOneRun(t *testing.T) {
 				require.Equal(rt, len(current), f.recordItems(turn, late, nil).Recorded)
 				late = nil
 			},
-			"": func(rt *rapid.T) {
-				items := f.items(name)
-				for key, attempt := range want {
-					require.Equal(rt, attempt, items[key].Attempt, key)
-					require.Equal(rt, state[key], items[key].State, key)
-				}
-			},
 		})
-		for key := range want {
-			items := f.items(name)
-			require.LessOrEqual(rt, items[key].Attempt, want[key])
+		items := f.items(name)
+		for key, attempt := range want {
+			require.Equal(rt, attempt, items[key].Attempt, key)
+			require.Equal(rt, state[key], items[key].State, key)
 		}
 	})
 	var runs, distinct int
