@@ -44,6 +44,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.api.UseMiddleware(s.guard)
 	s.taskRoutes()
 	s.calendarRoutes()
+	s.sourceRoutes()
 	s.scheduleRoutes()
 	s.runRoutes()
 	s.waitRoutes()
@@ -96,7 +97,9 @@ type outcome struct {
 // allowNull corrects the fields that the framework takes for always present:
 // pointers without omitempty, which are null until there is a value.
 func allowNull(schemas map[string]*huma.Schema) {
-	schemas["Fire"].Properties["run"].Nullable = true
+	for _, name := range []string{"Fire", "SourceItem"} {
+		schemas[name].Properties["run"].Nullable = true
+	}
 	for _, name := range []string{"Run", "Step"} {
 		reference := *schemas[name].Properties["outcome"]
 		schemas[name].Properties["outcome"] = &huma.Schema{AnyOf: []*huma.Schema{&reference, {Type: "null"}}}

@@ -17,12 +17,24 @@ type applied struct {
 	definitions []task.Definition
 	tasks       []chain.TaskFile
 	calendars   []task.NamedCalendar
+	sources     []chain.SourceFile
+}
+
+const kindSource = "source" // of what an apply has changed
+
+func (a applied) sourceDefinitions() []task.SourceDefinition {
+	var list []task.SourceDefinition
+	for _, s := range a.sources {
+		list = append(list, s.Definition)
+	}
+	return list
 }
 
 // readFiles reads the task files and checks all that can be known before
 // anything is written: text, chains, names, calendars, schedules and cycles of calls.
 func (s *service) readFiles(ctx context.Context, files []client.File) (applied, error) {
 	var tasks []chain.TaskFile
+	var sources []chain.SourceFile
 	places := make(map[string]string)
 	calendars := newCalendarReader(files)
 	for _, file := range files {
@@ -43,19 +55,28 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 			places[name] = place
 			tasks = append(tasks, t)
 		}
+		for _, one := range read.Sources {
+			place, name := fmt.Sprintf("%s:%d", file.Name, one.Line), "source "+one.Definition.Name
+			if first, twice := places[name]; twice {
+				return applied{}, task.Errorf(task.CodeInvalid, "%s is defined twice, the first time at %s", name, first).At(place).
+					Fix("rename one of them, or remove it")
+			}
+			places[name] = place
+			sources = append(sources, one)
+		}
 		for _, c := range read.Calendars {
 			if err := calendars.add(c, fmt.Sprintf("%s:%d", file.Name, c.Line)); err != nil {
 				return applied{}, err
 			}
 		}
 	}
-	if len(tasks)+len(calendars.list) == 0 {
+	if len(tasks)+len(calendars.list)+len(sources) == 0 {
 		return applied{}, task.Errorf(task.CodeInvalid, "the files hold no task").At("files").Fix("write at least one document with a name and a chain")
 	}
 	if err := s.checkSchedules(ctx, tasks, calendars); err != nil {
 		return applied{}, err
 	}
-	out := applied{tasks: tasks, calendars: calendars.list}
+	out := applied{tasks: tasks, calendars: calendars.list, sources: sources}
 	for _, t := range tasks {
 		out.definitions = append(out.definitions, t.Definition)
 	}

@@ -65,6 +65,10 @@ func (s *service) applyCalendars(ctx context.Context, in *applyInput) (*body[cli
 		return nil, task.Errorf(task.CodeInvalid, "the files hold a task too: %s", read.definitions[0].Name).At("files").
 			Fix("apply them with catena task apply, or leave the task out")
 	}
+	if len(read.sources) > 0 {
+		return nil, task.Errorf(task.CodeInvalid, "the files hold a source too: %s", read.sources[0].Definition.Name).At("files").
+			Fix("apply them with catena task apply, or leave the source out")
+	}
 	return s.apply(ctx, read, in.Body.DryRun)
 }
 

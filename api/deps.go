@@ -18,8 +18,8 @@ import (
 
 // Tasks is the catalogue of tasks.
 type Tasks interface {
-	// Apply writes every calendar and definition or none; with dryRun it only says what it would do.
-	Apply(ctx context.Context, calendars []task.NamedCalendar, defs []task.Definition, dryRun bool) ([]store.Applied, error)
+	// Apply writes every document or none; with dryRun it only says what it would do.
+	Apply(ctx context.Context, documents store.Documents, dryRun bool) ([]store.Applied, error)
 	// CalendarDays returns the days, as JSON, of those of the named calendars that are there.
 	CalendarDays(ctx context.Context, names []string) (map[string]string, error)
 	Now(ctx context.Context) (time.Time, error)
@@ -37,6 +37,17 @@ type Calendars interface {
 	Calendars(ctx context.Context) ([]task.NamedCalendar, error)
 	Calendar(ctx context.Context, name string) (task.NamedCalendar, error)
 	DeleteCalendar(ctx context.Context, name string, force bool) error
+}
+
+// Sources list work from elsewhere and are told what became of it.
+type Sources interface {
+	Sources(ctx context.Context) ([]task.Source, error)
+	Source(ctx context.Context, name string) (task.Source, error)
+	SourceItems(ctx context.Context, filter store.ItemFilter) ([]task.SourceItem, error)
+	PauseSource(ctx context.Context, name, note string) (task.Source, error)
+	ResumeSource(ctx context.Context, name string) (task.Source, error)
+	PollSource(ctx context.Context, name string) (task.Source, error)
+	DeleteSource(ctx context.Context, name string, force bool) error
 }
 
 // Runs reads runs and changes their fate.
@@ -114,6 +125,7 @@ type Check = client.Check
 type Deps struct {
 	Tasks         Tasks
 	Calendars     Calendars
+	Sources       Sources
 	Runs          Runs
 	Waits         Waits
 	Records       Records
@@ -138,7 +150,7 @@ func (d Deps) validate() error {
 		name    string
 		missing bool
 	}{
-		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil},
+		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Sources", d.Sources == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil},
 		{"Backfills", d.Backfills == nil}, {"Backfiller", d.Backfiller == nil},
 		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
 		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},

@@ -321,7 +321,7 @@ func TestNewRefusesMissingParts(t *testing.T) {
 func TestLists(t *testing.T) {
 	t.Parallel()
 	f := start(t)
-	for _, path := range []string{"/tasks", "/runs", "/fires?since=1d", "/workers", "/workers?all=true", "/packages"} {
+	for _, path := range []string{"/tasks", "/runs", "/fires?since=1d", "/workers", "/workers?all=true", "/packages", "/sources"} {
 		status, text := f.ask(http.MethodGet, "/api/v1"+path, f.tokens[auth.Viewer], "")
 		require.Equal(t, http.StatusOK, status, "%s: %s", path, text)
 		require.Equal(t, "[]", strings.TrimSpace(text), path)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/catena-run/catena/auth"
 	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
 )
 
@@ -62,17 +63,20 @@ func (s *service) applyTasks(ctx context.Context, in *applyInput) (*body[client.
 }
 
 func (s *service) apply(ctx context.Context, read applied, dryRun bool) (*body[client.ApplyResult], error) {
-	done, err := s.deps.Tasks.Apply(ctx, read.calendars, read.definitions, dryRun)
+	done, err := s.deps.Tasks.Apply(ctx, store.Documents{Calendars: read.calendars, Tasks: read.definitions, Sources: read.sourceDefinitions()}, dryRun)
 	if err != nil {
 		return nil, err
 	}
 	result := client.ApplyResult{Results: make([]client.Applied, len(done))}
 	changes := make(map[string]string)
-	warnings := s.warn(ctx, read.tasks)
+	warnings, ofSources := s.warn(ctx, read)
 	for i, a := range done {
 		result.Results[i] = client.Applied{Kind: a.Kind, Name: a.Name, Change: client.Change(a.Change)}
-		if a.Kind == "" {
+		switch a.Kind {
+		case "":
 			result.Results[i].Warnings = warnings[a.Name]
+		case kindSource:
+			result.Results[i].Warnings = ofSources[a.Name]
 		}
 		if a.Change != string(client.Unchanged) {
 			changes[strings.TrimSpace(a.Kind+" "+a.Name)] = a.Change

@@ -11,18 +11,26 @@ import (
 // warn tells what in the applied tasks is likely a mistake: names that no item
 // makes, and functions and tasks that are not there (yet). Nothing of it keeps
 // a task from being applied, so what cannot be looked up is only logged.
-func (s *service) warn(ctx context.Context, tasks []chain.TaskFile) map[string][]task.Finding {
+func (s *service) warn(ctx context.Context, read applied) (warnings, ofSources map[string][]task.Finding) {
 	known := &catalogue{service: s, applied: map[string]bool{}, packages: map[string]*chain.PackageFacts{}}
-	for _, t := range tasks {
+	for _, t := range read.tasks {
 		known.applied[t.Definition.Name] = true
 	}
-	warnings := map[string][]task.Finding{}
-	for _, t := range tasks {
+	warnings, ofSources = map[string][]task.Finding{}, map[string][]task.Finding{}
+	for _, one := range read.sources {
+		found, err := one.Resolve(ctx, known)
+		if err != nil {
+			s.log.WithError(err).Warn("What the applied sources name could not be looked up")
+			return warnings, ofSources
+		}
+		ofSources[one.Definition.Name] = found
+	}
+	for _, t := range read.tasks {
 		found := t.Document.Warnings(t.Definition.Params)
 		missing, err := t.Document.Resolve(ctx, known)
 		if err != nil {
 			s.log.WithError(err).Warn("What the applied tasks call could not be looked up")
-			return warnings
+			return warnings, ofSources
 		}
 		found = append(found, missing...)
 		for i := range found {
@@ -32,7 +40,7 @@ func (s *service) warn(ctx context.Context, tasks []chain.TaskFile) map[string][
 			warnings[t.Definition.Name] = found
 		}
 	}
-	return warnings
+	return warnings, ofSources
 }
 
 // catalogue looks packages and tasks up for one apply.

@@ -71,6 +71,14 @@ const (
 	PutCalendar    Action = "put-calendar"
 	DeleteCalendar Action = "delete-calendar"
 
+	ListSources     Action = "list-sources"
+	GetSource       Action = "get-source"
+	ListSourceItems Action = "list-source-items"
+	PauseSource     Action = "pause-source"
+	ResumeSource    Action = "resume-source"
+	PollSource      Action = "poll-source"
+	DeleteSource    Action = "delete-source"
+
 	PushPackage     Action = "push-package"
 	ListPackages    Action = "list-packages"
 	GetPackage      Action = "get-package"
@@ -94,10 +102,12 @@ const (
 func Least(action Action) Role {
 	switch action {
 	case ListTasks, ListCosts, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
+		ListSources, GetSource, ListSourceItems,
 		ListBackfills, GetBackfill, ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, ReadonlyRun, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
 		PauseSchedule, ResumeSchedule, CreateBackfill, CancelBackfill,
+		PauseSource, ResumeSource, PollSource, DeleteSource,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:
 		return Operator

@@ -6,6 +6,8 @@ var doing = map[Action]string{
 	ResumeTask: "resuming a task", DeleteTask: "deleting a task", ListDue: "looking at a task's due times",
 	ApplyCalendars: "applying calendars", ListCalendars: "listing the calendars", GetCalendar: "looking at a calendar",
 	PutCalendar: "changing a calendar", DeleteCalendar: "deleting a calendar",
+	ListSources: "listing the sources", GetSource: "looking at a source", ListSourceItems: "listing the items of a source",
+	PauseSource: "pausing a source", ResumeSource: "resuming a source", PollSource: "polling a source", DeleteSource: "deleting a source",
 	PauseSchedule: "pausing a schedule", ResumeSchedule: "resuming a schedule",
 	CreateBackfill: "backfilling a task", ListBackfills: "listing backfills", GetBackfill: "looking at a backfill", CancelBackfill: "cancelling a backfill",
 	StartRun: "starting a run", ReadonlyRun: "executing a readonly run", StartRuns: "starting runs", ListRuns: "listing runs", GetRun: "looking at a run", WaitRuns: "waiting for runs",

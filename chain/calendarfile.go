@@ -11,6 +11,7 @@ import (
 type File struct {
 	Tasks     []TaskFile
 	Calendars []CalendarFile
+	Sources   []SourceFile
 }
 
 // CalendarFile is one calendar of a task file: a document with the field calendar.
@@ -41,7 +42,7 @@ func (c CalendarFile) ICalName() string {
 var calendarDocument = map[string]fieldKind{"calendar": fieldText, "days": fieldTexts, "ical": fieldText}
 
 // ParseFile reads a task file: YAML documents separated by "---", or JSON (one
-// document, or a list of them), each of which is a task or a calendar. Every task is
+// document, or a list of them), each of which is a task, a calendar or a source. Every task is
 // checked as far as the file alone allows, its chain included; an error names
 // file:line:column.
 func ParseFile(name string, text []byte) (File, error) {
@@ -78,9 +79,18 @@ func (f file) document(root *source, read *File, lines map[string]int) (problems
 	if root.kind != kindObject {
 		return []error{f.errorf(root, "a task must be an object, not %s", root.kind.article()).Fix("write name: and chain:")}
 	}
+	if err := f.checkKind(root); err != nil {
+		return []error{err}
+	}
 	var name string
 	var add func()
-	if root.get("calendar") != nil && root.get("chain") == nil {
+	if root.get("source") != nil {
+		one, err := f.sourceOf(root)
+		if err != nil {
+			return []error{err}
+		}
+		name, add = "source "+one.Definition.Name, func() { read.Sources = append(read.Sources, one) }
+	} else if root.get("calendar") != nil && root.get("chain") == nil {
 		one, err := f.calendar(root)
 		if err != nil {
 			return []error{err}

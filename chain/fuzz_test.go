@@ -57,7 +57,11 @@ func FuzzParseTasks(f *testing.F) {
 			require.Contains(t, err.Error(), "fuzz:")
 			return
 		}
-		require.NotZero(t, len(read.Tasks)+len(read.Calendars))
+		require.NotZero(t, len(read.Tasks)+len(read.Calendars)+len(read.Sources))
+		for _, one := range read.Sources {
+			require.NoError(t, one.Definition.Validate())
+			require.NoError(t, one.Definition.Normalize().Validate())
+		}
 		for _, one := range read.Calendars {
 			require.True(t, task.ValidName(one.Name))
 			require.ErrorContains(t, one.Locate(task.Errorf(task.CodeInvalid, "x").At("days[0]")), "fuzz:")

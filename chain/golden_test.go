@@ -1,6 +1,7 @@
 package chain_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -47,6 +48,11 @@ func TestGoldenTasks(t *testing.T) {
 		var b strings.Builder
 		for _, one := range read.Calendars {
 			fmt.Fprintf(&b, "%d: calendar %s days=%v ical=%s\n", one.Line, one.Name, one.Days, one.ICalName())
+		}
+		for _, one := range read.Sources {
+			text, err := json.Marshal(one.Definition.Normalize())
+			require.NoError(t, err)
+			fmt.Fprintf(&b, "%d: source %s\n", one.Line, text)
 		}
 		for _, one := range read.Tasks {
 			d := one.Definition

@@ -21,6 +21,7 @@ const (
 	fieldTexts
 	fieldNumbers
 	fieldObject
+	fieldParams
 )
 
 // fieldHelps tell how a value of each kind is written.
@@ -33,6 +34,7 @@ var fieldHelps = [...]string{
 	fieldTexts:    "write a list of texts in brackets",
 	fieldNumbers:  "write a list of whole numbers such as [1, -1]",
 	fieldObject:   `write an object such as {times: ["08:00"], weekdays: [mon-fri]}`,
+	fieldParams:   `write an object such as {region: eu}`,
 }
 
 var scheduleFields = map[string]fieldKind{
@@ -88,7 +90,7 @@ func (f file) checkFields(s *source, where, what string, fields map[string]field
 }
 
 // scalarKinds are the kinds of values that have no further parts.
-var scalarKinds = map[fieldKind]kind{fieldText: kindText, fieldBool: kindBool, fieldObject: kindObject}
+var scalarKinds = map[fieldKind]kind{fieldText: kindText, fieldBool: kindBool, fieldObject: kindObject, fieldParams: kindObject}
 
 func (f file) checkField(s *source, where string, want fieldKind) error {
 	problem := ""

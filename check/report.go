@@ -28,7 +28,8 @@ type Input struct {
 type Report struct {
 	Checks   []client.Check       `json:"checks,omitempty"` // of the cluster
 	Files    int                  `json:"files"`
-	Tasks    int                  `json:"tasks"` // that were checked
+	Tasks    int                  `json:"tasks"`   // that were checked
+	Sources  int                  `json:"sources"` // of the files
 	Findings []task.Finding       `json:"findings"`
 	Packages []chain.PackageFacts `json:"packages"` // that the tasks call, with what they are permitted
 	Forecast *Forecast            `json:"forecast,omitempty"`
@@ -68,6 +69,7 @@ type checking struct {
 	calendars *calendars
 	documents map[string]*chain.Document // of all tasks
 	subjects  []subject
+	sources   []chain.SourceFile
 }
 
 // subject is a task that is checked.
@@ -131,6 +133,15 @@ func (c *checking) readFiles() {
 		}
 		for _, p := range problems {
 			c.add(found(p, ""))
+		}
+		for _, one := range read.Sources {
+			name, place := "source "+one.Definition.Name, one.At("source")
+			if first, twice := places[name]; twice {
+				c.add(found(task.Errorf(task.CodeInvalid, "%s is defined twice, the first time at %s", name, first).At(place).Fix("rename or remove one of them"), ""))
+				continue
+			}
+			places[name] = place
+			c.sources = append(c.sources, one)
 		}
 		for _, t := range read.Tasks {
 			name, place := t.Definition.Name, t.At("name")
@@ -207,6 +218,16 @@ func (c *checking) names(ctx context.Context) error {
 		}
 		for _, f := range append(s.document.Warnings(s.Params), findings...) {
 			f.Task = s.Name
+			c.add(f)
+		}
+	}
+	for _, one := range c.sources {
+		c.out.Sources++
+		findings, err := one.Resolve(ctx, known)
+		if err != nil {
+			return err
+		}
+		for _, f := range findings {
 			c.add(f)
 		}
 	}

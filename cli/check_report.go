@@ -226,7 +226,11 @@ func (s *session) writeFindings(out checkOutput) error {
 	if out.Files > 0 {
 		from = " in " + counted(out.Files, "file")
 	}
-	return s.printf("\n%s%s checked: %s, %s\n", counted(out.Tasks, "task"), from, counted(problems, "problem"), counted(warnings, "warning"))
+	subjects := counted(out.Tasks, "task")
+	if out.Sources > 0 {
+		subjects += " and " + counted(out.Sources, "source")
+	}
+	return s.printf("\n%s%s checked: %s, %s\n", subjects, from, counted(problems, "problem"), counted(warnings, "warning"))
 }
 
 func counted(n int, what string) string {

@@ -139,7 +139,7 @@ func (s *session) root() *cobra.Command {
 	flags.BoolVar(&s.json, "json", false, "write JSON")
 	root.AddCommand(
 		s.devCommand(), s.masterCommand(), s.workerCommand(), s.migrateCommand(), s.configCommand(),
-		s.pkgCommand(), s.taskCommand(), s.calendarCommand(), s.runsCommand(), s.eventCommand(), s.firesCommand(), s.backfillCommand(), s.workersCommand(),
+		s.pkgCommand(), s.taskCommand(), s.calendarCommand(), s.sourceCommand(), s.runsCommand(), s.eventCommand(), s.firesCommand(), s.backfillCommand(), s.workersCommand(),
 		s.tokenCommand(), s.adminCommand(), s.doctorCommand(), s.checkCommand(), s.versionCommand(),
 	)
 	return root

@@ -78,6 +78,15 @@ func tokenIDs(ctx context.Context, c *client.Client) ([]string, error) {
 	return ids, err
 }
 
+func sourceNames(ctx context.Context, c *client.Client) ([]string, error) {
+	sources, err := c.Sources(ctx)
+	names := make([]string, 0, len(sources))
+	for _, one := range sources {
+		names = append(names, cobra.CompletionWithDesc(one.Name, plain(one.Description)))
+	}
+	return names, err
+}
+
 func calendarNames(ctx context.Context, c *client.Client) ([]string, error) {
 	calendars, err := c.Calendars(ctx)
 	names := make([]string, 0, len(calendars))

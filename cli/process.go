@@ -199,7 +199,7 @@ func (s *session) migrateAction(action MigrateAction, short string) *cobra.Comma
 	o, sure := MigrateOptions{Action: action, Err: s.err}, false
 	cmd := command(string(action), short, nothing, func(cmd *cobra.Command, _ []string) error {
 		if action == MigrateDown && !sure {
-			return usageOf(cmd, "this takes back the newest migration with everything that only it can hold, such as limits, waits and calendars; "+
+			return usageOf(cmd, "this takes back the newest migration with everything that only it can hold, such as limits, waits, calendars and sources; "+
 				"to run the previous binary no migration has to be taken back. Make a backup and repeat it with --yes")
 		}
 		if o.To < 0 {

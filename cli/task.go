@@ -28,7 +28,7 @@ func (s *session) taskApply() *cobra.Command {
 	cmd := command("apply -f FILE|DIR", "Create or change the tasks of task files, all or none", nothing,
 		func(cmd *cobra.Command, _ []string) error { return s.apply(cmd, from, dryRun) })
 	cmd.Long = `Create or change every task of a file, or of all .yaml, .yml and .json files below a
-folder, in one step: either all of them or, on any error, none. Applying the same files
+folder, and every calendar and source among them, in one step: either all of them or, on any error, none. Applying the same files
 again changes nothing. "-f -" reads one file from standard input.`
 	cmd.Flags().StringVarP(&from, "filename", "f", "", "task file, folder, or - for standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and change nothing")

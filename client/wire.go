@@ -36,9 +36,9 @@ const (
 	Unchanged Change = "unchanged"
 )
 
-// Applied is what became of one task or calendar.
+// Applied is what became of one task, calendar or source.
 type Applied struct {
-	Kind     string         `json:"kind,omitempty" enum:"calendar" doc:"Absent: a task"`
+	Kind     string         `json:"kind,omitempty" enum:"calendar,source" doc:"Absent: a task"`
 	Name     string         `json:"name"`
 	Change   Change         `json:"change" enum:"created,updated,unchanged"`
 	Warnings []task.Finding `json:"warnings,omitempty" doc:"What is likely a mistake, such as a function that is not there" nullable:"false"`

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/catena-run/catena/chain"
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/task"
 )
 
 // TestDocsChains parses every YAML block of the page on chains.
@@ -79,6 +81,29 @@ func existing(path string) string {
 	return path
 }
 
+// TestDocsSources parses the sources of their page, and reads its requests and answers as JSON.
+func TestDocsSources(t *testing.T) {
+	t.Parallel()
+	for i, block := range yamlBlocks(t, "../docs/sources.md") {
+		read, err := chain.ParseFile(fmt.Sprintf("docs/sources.md, block %d", i+1), []byte(block))
+		require.NoError(t, err)
+		require.Len(t, read.Sources, 1)
+	}
+	page, err := os.ReadFile("../docs/sources.md")
+	require.NoError(t, err)
+	blocks := strings.Split(string(page), "```json\n")[1:]
+	require.Len(t, blocks, 4)
+	for _, rest := range blocks {
+		block, _, _ := strings.Cut(rest, "```")
+		require.True(t, json.Valid([]byte(block)), block)
+	}
+	text, err := os.ReadFile("../examples/sources/orders.yaml")
+	require.NoError(t, err)
+	read, err := chain.ParseFile("orders.yaml", text)
+	require.NoError(t, err)
+	require.Len(t, read.Sources, 1)
+}
+
 // TestExamples checks the example tasks against the example packages: each
 // call must name an export, each schedule must fire.
 func TestExamples(t *testing.T) {
@@ -91,9 +116,14 @@ func TestExamples(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		tasks, err := chain.ParseTasks(file, text)
+		read, err := chain.ParseFile(file, text)
 		require.NoError(t, err)
-		for _, one := range tasks {
+		for _, one := range read.Sources {
+			ref, err := task.ParsePackageRef(one.Definition.Call)
+			require.NoError(t, err)
+			require.True(t, exports[ref.String()], "%s calls %s, which no example exports", one.Definition.Name, ref)
+		}
+		for _, one := range read.Tasks {
 			document, err := chain.Parse(file, one.Definition.Chain)
 			require.NoError(t, err)
 			require.NotEmpty(t, document.Calls())

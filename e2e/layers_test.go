@@ -33,13 +33,13 @@ func layerTable() [][]string {
 		0:        {"task", "lifecycle", "telemetry"},
 		1:        {"healthcheck", "migrations"},
 		2:        {"store", "queue", "pkgstore", "chain", "fabric", "secrets"},
-		3:        {"dispatch", "scheduler", "auth", "client", "tunnel"},
+		3:        {"dispatch", "scheduler", "auth", "client", "tunnel", "source"},
 		4:        {"script", "plugins"},
 		5:        {"master", "worker", "server", anyPlugin, "api", "dashboard", "check", "devservers"},
 		6:        {"configs"},
 		7:        {"node"},
 		8:        {"cli"},
-		9:        {"cmd"},
+		9:        {"cmd", "examples"},
 		topLayer: {"e2e"},
 	}
 }

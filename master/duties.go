@@ -10,6 +10,7 @@ import (
 	"github.com/catena-run/catena/dispatch"
 	"github.com/catena-run/catena/queue"
 	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/source"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
 )
@@ -69,6 +70,7 @@ type leader struct {
 	dispatch  *dispatch.Dispatcher
 	scheduler *scheduler.Scheduler
 	waits     *dispatch.Waits
+	sources   *source.Sources // nil: they are left alone
 	retention Retention
 	log       logrus.FieldLogger
 	died      chan struct{} // poked when a supervised worker has died
@@ -79,6 +81,9 @@ func (l *leader) lead(ctx context.Context, term int64) {
 	var all sync.WaitGroup
 	for _, d := range l.duties() {
 		all.Go(func() { d.run(ctx, term, l.log) })
+	}
+	if l.sources != nil {
+		all.Go(func() { l.sources.Lead(ctx, term) })
 	}
 	all.Wait()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/catena-run/catena/dispatch"
 	"github.com/catena-run/catena/queue"
 	"github.com/catena-run/catena/scheduler"
+	"github.com/catena-run/catena/source"
 	"github.com/catena-run/catena/store"
 )
 
@@ -38,6 +39,7 @@ type Deps struct {
 	Queue     queue.Queue
 	Dispatch  *dispatch.Dispatcher
 	Scheduler *scheduler.Scheduler
+	Sources   *source.Sources // nil: they are left alone
 	Log       logrus.FieldLogger
 }
 
@@ -62,7 +64,7 @@ func New(cfg Config, deps Deps) *Master {
 		cfg.Retention.Audit = 365 * 24 * time.Hour
 	}
 	m := &Master{cfg: cfg, deps: deps}
-	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler, waits: dispatch.NewWaits(deps.Store),
+	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler, waits: dispatch.NewWaits(deps.Store), sources: deps.Sources,
 		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
 	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
 	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.workerDied)

@@ -17,8 +17,9 @@ import (
 // Would is something that a master would do.
 type Would struct {
 	At     time.Time  `json:"at"`
-	Action string     `json:"would"` // start skip miss pause dispatch enqueue plan take-back replace-worker start-workers make-partitions
+	Action string     `json:"would"` // start skip miss pause dispatch enqueue plan poll record take-back replace-worker start-workers make-partitions
 	Task   string     `json:"task,omitempty"`
+	Source string     `json:"source,omitempty"`
 	Run    *uuid.UUID `json:"run,omitempty"`
 	DueAt  *time.Time `json:"due_at,omitempty"`
 	Count  int64      `json:"count,omitempty"` // of due times
@@ -75,7 +76,7 @@ func (o *Observer) round(ctx context.Context) {
 	defer cancel()
 	o.seen = map[string]bool{}
 	failed := ""
-	for _, look := range []func(context.Context) error{o.due, o.changed, o.work, o.workers, o.partitions} {
+	for _, look := range []func(context.Context) error{o.due, o.changed, o.sources, o.work, o.workers, o.partitions} {
 		if err := look(asking); err != nil && ctx.Err() == nil {
 			failed = err.Error()
 			if failed != o.lastFail {
@@ -131,6 +132,24 @@ func (o *Observer) changed(ctx context.Context) error {
 			what += "it is over"
 		}
 		o.tell(fmt.Sprintf("plan %d %d", u.ID, u.Version), Would{Action: "plan", Task: u.Task, What: what})
+	}
+	return err
+}
+
+// sources tells what would be asked of sources. What they would answer is not known.
+func (o *Observer) sources(ctx context.Context) error {
+	due, err := o.Store.DueSources(ctx)
+	for _, s := range due {
+		of := s.Call
+		if s.HTTP != nil {
+			of = s.HTTP.Method + " " + s.HTTP.URL
+		}
+		if s.Poll {
+			o.tell("poll "+s.Name, Would{Action: "poll", Source: s.Name, What: of})
+		}
+		if s.Record {
+			o.tell("record "+s.Name, Would{Action: "record", Source: s.Name, What: "outcomes of its items: " + of})
+		}
 	}
 	return err
 }

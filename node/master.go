@@ -22,6 +22,7 @@ import (
 	"github.com/catena-run/catena/master"
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/server"
+	"github.com/catena-run/catena/source"
 	"github.com/catena-run/catena/worker"
 )
 
@@ -36,6 +37,7 @@ type masterNode struct {
 	name      string // in the leader's row and those of its workers
 	master    *master.Master
 	scheduler *scheduler.Scheduler
+	sources   *source.Sources
 }
 
 func (m *masterNode) close() {
@@ -105,6 +107,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 	name := fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
 	m.name = name
 	m.scheduler = scheduler.New(scheduler.Config{CatchUpRate: cfg.Master.CatchUpRate}, b.store, b.dispatch, log)
+	m.sources = source.New(source.Config{Lookup: os.LookupEnv}, b.store, b.dispatch, log)
 	m.master = master.New(master.Config{
 		Name: name, Lead: cfg.Master.Leader,
 		Retention: master.Retention{
@@ -119,7 +122,7 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.L
 		Queues:  cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots,
 	}, master.Deps{
 		Store: b.store, Queue: b.queue, Dispatch: b.dispatch, Log: log,
-		Scheduler: m.scheduler,
+		Scheduler: m.scheduler, Sources: m.sources,
 	})
 	return m, nil
 }

@@ -45,6 +45,9 @@ func writeWould(out io.Writer, w master.Would, asJSON bool) error {
 	if w.Task != "" {
 		text += " " + w.Task
 	}
+	if w.Source != "" {
+		text += " source " + w.Source
+	}
 	if w.Run != nil {
 		text += " run " + w.Run.String()
 	}

@@ -110,6 +110,8 @@ func shop(t *testing.T) configs.Config {
 		`INSERT INTO schedule_due (schedule, due_at) SELECT id, date_trunc('second', clock_timestamp()) + interval '1 second' FROM schedules WHERE cron IS NOT NULL`,
 		`UPDATE schedules SET planned = version WHERE cron IS NOT NULL`,
 		`UPDATE cluster SET tick = 100`,
+		`INSERT INTO sources (name, http) VALUES ('shop/orders', '{"url": "http://127.0.0.1:1/work"}')`,
+		`INSERT INTO source_items (source, key, state, task, record_at) VALUES ('shop/orders', 'a', 'refused', 'x', clock_timestamp())`,
 	} {
 		_, err = s.Pool().Exec(t.Context(), sql)
 		require.NoError(t, err, sql)
@@ -303,6 +305,7 @@ func observeShop(t *testing.T, cfg configs.Config) {
 	ended := make(chan error, 1)
 	go func() { ended <- node.RunReadonlyMaster(ctx, cfg, node.Options{Out: out, Err: log}, true) }()
 	wants := []string{`"would":"start","task":"shop/order"`, `"would":"dispatch","task":"shop/mail"`, `"would":"replace-worker"`, `"would":"take-back"`,
+		`"would":"poll","source":"shop/orders"`, `"would":"record","source":"shop/orders"`,
 		`"would":"start-workers"`, `"would":"plan","task":"shop/broken"`}
 	require.Eventually(t, func() bool {
 		text := out.String()

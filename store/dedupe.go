@@ -49,7 +49,8 @@ func takeKeys(ctx context.Context, tx pgx.Tx, view *laneView, runs []NewRun, key
 	}
 	var unique []keyClaim
 	for i := range keys {
-		if d := view.tasks[runs[i].Task].limits.Dedupe; d != nil && keys[i].Dedupe != nil && !accepted[i].Duplicate {
+		info, _ := view.of(&runs[i])
+		if d := info.limits.Dedupe; d != nil && keys[i].Dedupe != nil && !accepted[i].Duplicate {
 			unique = append(unique, keyClaim{i, runs[i].Task, task.DedupePrefix + *keys[i].Dedupe, nil, view.now.Add(time.Duration(d.Window))})
 		}
 	}

@@ -30,8 +30,9 @@ type NewRun struct {
 
 	schedule int64 // of a due time; 0: none
 	dueAt    time.Time
-	buffered bool  // it waits until the schedule's earlier run has ended
-	backfill int64 // it belongs to; 0: none
+	buffered bool      // it waits until the schedule's earlier run has ended
+	backfill int64     // it belongs to; 0: none
+	as       *taskInfo // what its task is to it; nil: what it is to all
 }
 
 // Accepted answers one NewRun, at the same index.
@@ -143,7 +144,7 @@ func (p *insertion) empty() bool { return len(p.ids) == 0 }
 func (p *insertion) parcels() []Parcel { return p.packer.list() }
 
 func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
-	info := p.view.tasks[run.Task]
+	info, _ := p.view.of(&run)
 	p.family.add(id, run.Parent, &info)
 	p.ids = append(p.ids, id)
 	p.tasks, p.queues = append(p.tasks, run.Task), append(p.queues, info.queue)

@@ -150,14 +150,23 @@ func (t taskInfo) withLimits(rate, concurrency, dedupe, params *string) taskInfo
 	return t
 }
 
-// accepts says why a task cannot have runs, or nil.
-func (v *laneView) accepts(name string) error {
-	info, ok := v.tasks[name]
+// of returns what the task of a run is to it.
+func (v *laneView) of(run *NewRun) (info taskInfo, known bool) {
+	if run.as != nil {
+		return *run.as, true
+	}
+	info, known = v.tasks[run.Task]
+	return info, known
+}
+
+// accepts says why a task cannot have this run, or nil.
+func (v *laneView) accepts(run *NewRun) error {
+	info, ok := v.of(run)
 	if !ok {
-		return noTask(name)
+		return noTask(run.Task)
 	}
 	if info.invalid != "" {
-		return task.Errorf(task.CodeInvalid, "task %s cannot run: %s", name, info.invalid).Fix("correct the task and apply it again")
+		return task.Errorf(task.CodeInvalid, "task %s cannot run: %s", run.Task, info.invalid).Fix("correct the task and apply it again")
 	}
 	return nil
 }

@@ -100,11 +100,11 @@ var limitHelp = map[string]string{
 func (s *Store) keysOf(view *laneView, runs []NewRun) (keys []LimitKeys, refused *RefusedRuns) {
 	refused = &RefusedRuns{Reasons: map[int]error{}}
 	for i := range runs {
-		if err := view.accepts(runs[i].Task); err != nil {
+		if err := view.accepts(&runs[i]); err != nil {
 			refused.Reasons[i] = err
 			continue
 		}
-		info := view.tasks[runs[i].Task]
+		info, _ := view.of(&runs[i])
 		if parent := runs[i].Parent; !info.limits.Any() || parent != nil && parent.Entry != nil {
 			continue
 		}

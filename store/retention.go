@@ -261,14 +261,17 @@ func (s *Store) expiredDay(ctx context.Context, d time.Time, r Retention, now ti
 	return collectExpired(rows, d, d.Add(day), now)
 }
 
-// expiredTasks finds the tasks with a shorter time that have runs past it.
+// expiredTasks finds the tasks with a shorter time that have runs past it. The
+// runs that ask sources are many and of no use once their answers are read.
 func (s *Store) expiredTasks(ctx context.Context, from time.Time, r Retention, now time.Time) ([]Expired, error) {
 	var list []Expired
 	err := s.byIndex(ctx, func(rows pgx.Rows) (err error) {
 		list, err = collectExpired(rows, from, now, now)
 		return err
 	}, `
-		SELECT t.name, t.keep_ms FROM tasks t CROSS JOIN LATERAL (
+		SELECT t.name, t.keep_ms FROM (
+			SELECT name, keep_ms FROM tasks UNION ALL
+			SELECT '`+task.SourcePollPrefix+`' || name, $4::bigint FROM sources WHERE call IS NOT NULL) t CROSS JOIN LATERAL (
 			SELECT catena_id_floor($3::timestamptz - greatest(t.keep_ms, $4::bigint) * interval '1 millisecond') AS high) b CROSS JOIN LATERAL (
 			SELECT 1 FROM runs r WHERE r.id >= $1 AND r.id < b.high AND (r.task, r.id) >= (t.name, $1) AND (r.task, r.id) < (t.name, b.high)
 			ORDER BY r.task, r.id LIMIT 1) x

@@ -14,9 +14,9 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// Applied says what an apply did, or would do, to one task or calendar.
+// Applied says what an apply did, or would do, to one task, calendar or source.
 type Applied struct {
-	Kind   string `json:"kind,omitempty"` // calendar; "": task
+	Kind   string `json:"kind,omitempty"` // calendar, source; "": task
 	Name   string `json:"name"`
 	Change string `json:"change"` // created updated unchanged
 }
@@ -25,12 +25,20 @@ type Applied struct {
 // The definitions must have been validated; a schedule that did not change
 // keeps its id, its ledger and its next due time.
 func (s *Store) ApplyTasks(ctx context.Context, defs []task.Definition, dryRun bool) ([]Applied, error) {
-	return s.Apply(ctx, nil, defs, dryRun)
+	return s.Apply(ctx, Documents{Tasks: defs}, dryRun)
 }
 
-// Apply makes the given calendars, and then the tasks as ApplyTasks does, all or none.
-func (s *Store) Apply(ctx context.Context, calendars []task.NamedCalendar, defs []task.Definition, dryRun bool) (results []Applied, err error) {
-	calendars, defs = slices.Clone(calendars), slices.Clone(defs)
+// Documents are what task files hold, validated.
+type Documents struct {
+	Calendars []task.NamedCalendar
+	Tasks     []task.Definition
+	Sources   []task.SourceDefinition
+}
+
+// Apply makes the given calendars, then the tasks as ApplyTasks does, then the sources, all or none.
+func (s *Store) Apply(ctx context.Context, documents Documents, dryRun bool) (results []Applied, err error) {
+	calendars, defs, sources := slices.Clone(documents.Calendars), slices.Clone(documents.Tasks), slices.Clone(documents.Sources)
+	slices.SortFunc(sources, func(a, b task.SourceDefinition) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(calendars, func(a, b task.NamedCalendar) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(defs, func(a, b task.Definition) int { // one lock order for two applies at once
 		if a.Name < b.Name {
@@ -54,6 +62,13 @@ func (s *Store) Apply(ctx context.Context, calendars []task.NamedCalendar, defs 
 				return wrap(err, "apply task "+def.Name)
 			}
 			results = append(results, Applied{Name: def.Name, Change: change})
+		}
+		for _, source := range sources {
+			change, err := applySource(ctx, tx, source.Normalize())
+			if err != nil {
+				return wrap(err, "apply source "+source.Name)
+			}
+			results = append(results, Applied{Kind: "source", Name: source.Name, Change: change})
 		}
 		if dryRun {
 			return rollback
@@ -230,6 +245,9 @@ func (s *Store) Task(ctx context.Context, name string) (task.Task, error) {
 func (s *Store) Tasks(ctx context.Context) ([]task.Task, error) { return s.tasks(ctx, `ORDER BY name`) }
 
 func noTask(name string) *task.Error {
+	if source := task.SourceOf(name); source != "" {
+		return task.Errorf(task.CodeNotFound, "there is no task %q: runs of this name belong to the source %s", name, source).Fix("`catena source show %s` shows it", source)
+	}
 	return task.Errorf(task.CodeNotFound, "there is no task %q", name).Fix("`catena task list` shows them; `catena task apply -f FILE` makes one")
 }
 

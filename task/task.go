@@ -81,6 +81,9 @@ func (d Definition) Validate() error {
 		return Errorf(CodeInvalid, "%q cannot name a task", d.Name).At("name").
 			Fix(`use lower-case letters, digits, ".", "_" and "-", with "/" between words, at most 200 characters`)
 	}
+	if source := SourceOf(d.Name); source != "" {
+		return Errorf(CodeInvalid, "%q is kept for the runs of a source named %s", d.Name, source).At("name").Fix("choose another name")
+	}
 	if len(d.Chain) == 0 {
 		return Errorf(CodeInvalid, "task %s has no chain", d.Name).At("chain").Fix("give it a list of items")
 	}
