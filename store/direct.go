@@ -15,7 +15,8 @@ import (
 
 // A new run of a task with limits takes its place and its token while it is
 // inserted, where they are free, its lane has room and no run waits before it for the same.
-// Everything else is left to the leader's turns (admitting).
+// Everything else is left to the leader's turns (admitting), runs in another lane than
+// their task's among it.
 //
 // Whoever counts and takes holds the lock of the task until its commit, a turn
 // for all tasks that it looks at, so that a count is never too low. An insertion

@@ -183,7 +183,7 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.states, p.fences = append(p.states, string(task.StateQueued)), append(p.fences, 0)
 	p.releases, p.parcelIDs = append(p.releases, nil), append(p.parcelIDs, nil)
 	p.waiting = append(p.waiting, len(p.ids)-1)
-	if limited && !later && !info.paused && !run.buffered && run.backfill == 0 && (run.Parent == nil || run.Parent.Entry == nil) {
+	if limited && !later && !info.paused && !run.buffered && run.backfill == 0 && run.as == nil && (run.Parent == nil || run.Parent.Entry == nil) {
 		p.wait(run, keys)
 	}
 	switch {

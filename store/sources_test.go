@@ -196,6 +196,21 @@ func TestItemsRunWhereAndAsTheSourceSays(t *testing.T) {
 	require.ErrorContains(t, err, "catena source show work")
 }
 
+func TestItemsOfALimitedTaskKeepTheirLane(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.apply(task.Definition{Name: "limited", Chain: json.RawMessage(`["nop"]`), Concurrency: &task.Concurrency{Limit: 1}})
+	_, err := f.RegisterWorker(t.Context(), task.Worker{ID: "tagged", Host: "h", PID: 1, Version: "test", Queues: []string{"*"}, Tags: []string{"eu-1"}, Slots: 4})
+	require.NoError(t, err)
+	turn := f.source(task.SourceDefinition{Runtime: "eu-1"})
+	taken := f.accept(turn, store.NewItem{Key: "a", Task: "limited"}, store.NewItem{Key: "b", Task: "limited"})
+	require.Empty(t, taken.Parcels, "a turn of the leader lets them start")
+	parcels, _, err := f.Admit(t.Context(), f.term)
+	require.NoError(t, err)
+	require.Len(t, parcels, 1, "one at once")
+	require.Equal(t, "default+eu-1", parcels[0].Lane)
+}
+
 func TestARequeuedItemRunsOnceMoreLater(t *testing.T) {
 	t.Parallel()
 	f := open(t)
