@@ -153,11 +153,3 @@ func nullID(id *uuid.UUID) pgtype.UUID {
 	}
 	return pgtype.UUID{Bytes: *id, Valid: true}
 }
-
-func nullIDs(ids []*uuid.UUID) []pgtype.UUID {
-	list := make([]pgtype.UUID, len(ids))
-	for i, id := range ids {
-		list[i] = nullID(id)
-	}
-	return list
-}
