@@ -32,8 +32,6 @@ type clock struct {
 	offset int64 // address of the offset in the process
 }
 
-const auxVDSO = 33 // AT_SYSINFO_EHDR of auxv: where the vDSO is
-
 // newClock takes over the clock of a process; it says why it cannot.
 func newClock(pid int) (*clock, error) {
 	if runtime.GOARCH != "amd64" {

@@ -259,10 +259,10 @@ func (tr *trial) redisHangs() {
 func (tr *trial) redisReadOnly() {
 	tr.t.Helper()
 	tr.manage(func(ctx context.Context, admin *redis.Client) error {
-		return admin.SlaveOf(ctx, "127.0.0.1", "1").Err()
+		return admin.ReplicaOf(ctx, "127.0.0.1", "1").Err()
 	})
 	pace(tr.t.Context(), tr.outage)
-	tr.manage(func(ctx context.Context, admin *redis.Client) error { return admin.SlaveOf(ctx, "NO", "ONE").Err() })
+	tr.manage(func(ctx context.Context, admin *redis.Client) error { return admin.ReplicaOf(ctx, "NO", "ONE").Err() })
 }
 
 func (tr *trial) redisFull() {
