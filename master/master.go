@@ -184,7 +184,7 @@ func (m *Master) recordDeath(ctx context.Context, d death) error {
 	}
 	guilty, err := m.deps.Store.KillWorker(ctx, d.epoch, d.reason)
 	if guilty != nil {
-		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
+		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "worker": d.worker, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
 	}
 	return err
 }

@@ -36,6 +36,7 @@ type process struct {
 
 	mu         sync.Mutex
 	epoch      int64
+	id         string
 	beat       time.Time
 	checked    time.Time
 	runs       int64
@@ -101,7 +102,7 @@ func (p *process) note(r Report) {
 			close(p.ready)
 			p.begun()
 		}
-		p.epoch = r.Epoch
+		p.epoch, p.id = r.Epoch, r.ID
 	}
 	p.runs = max(p.runs, r.Runs)
 	if r.Goroutines > 0 {
@@ -239,7 +240,7 @@ func (p *process) over(d death) {
 		log.WithField("reason", d.reason).Warn("worker process died")
 	}
 	p.mu.Lock()
-	d.epoch = p.epoch
+	d.epoch, d.worker = p.epoch, p.id
 	p.mu.Unlock()
 	p.left(p, d, err)
 	if d.epoch != 0 {

@@ -53,6 +53,7 @@ const (
 // death is the end of a worker process.
 type death struct {
 	epoch   int64
+	worker  string
 	planned bool // it was asked to go, and not for what it did
 	memory  bool // it was told to go for its memory, and killed if need be
 	reason  string

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"github.com/sirupsen/logrus"
+
 	"context"
 	"encoding/json"
 	"io"
@@ -21,4 +23,11 @@ func ReadonlyRunOn(ctx context.Context, cfg configs.Config, name string, params 
 	defer s.Close()
 	b := &base{cfg: cfg, store: s, packages: pkgstore.New(s.Pool(), packageConfig(cfg))}
 	return newReadonlyRuns(b, log).ReadonlyRun(ctx, name, params)
+}
+
+// NewSessionField is the hook of a worker with that id.
+func NewSessionField(id string) logrus.Hook {
+	f := &sessionField{}
+	f.id.Store(&id)
+	return f
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/node"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // ask returns the status and the text of an answer.
@@ -216,4 +217,19 @@ func startWorker(t *testing.T, cfg configs.Config) (base string, stop func(), en
 		return base != ""
 	}, 20*time.Second, 20*time.Millisecond, log)
 	return base, cancel, ended
+}
+
+// Lines of parts that do not know the worker carry its id as well.
+func TestLinesOfAWorkerCarryItsID(t *testing.T) {
+	t.Parallel()
+	var out output
+	log := telemetry.Setup(telemetry.Config{Format: telemetry.FormatJSON}, &out)
+	log.AddHook(node.NewSessionField("host-1-abc"))
+	entry := log.WithField("run", "r1")
+	entry.Warn("stopped a call")
+	require.Contains(t, out.String(), `"worker":"host-1-abc"`)
+	require.Contains(t, out.String(), `"run":"r1"`)
+	require.NotContains(t, entry.Data, "worker")
+	log.WithField("worker", "another").Warn("of another")
+	require.Contains(t, out.String(), `"worker":"another"`)
 }

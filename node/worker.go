@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/healthcheck"
@@ -31,6 +34,10 @@ type WorkerOptions struct {
 // RunWorker runs a worker until ctx ends and it has drained.
 func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	log := newLog(cfg, o.Options)
+	session := &sessionField{}
+	if own, ok := log.(*logrus.Logger); ok && o.Log == nil {
+		own.AddHook(session)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// Signs of life neither wait for a slow database nor end before the drain does.
@@ -63,6 +70,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 		Clock: clock, Cluster: reports.cluster,
 		Session: func(e int64, id string) {
 			epoch.Store(e)
+			session.id.Store(&id)
 			reports.send(master.Report{Epoch: e, ID: id})
 		},
 		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
@@ -96,6 +104,23 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	}
 	defer stop() // the shared server; before waiting for it
 	return w.Run(ctx)
+}
+
+// sessionField adds the id of this worker to the lines of parts that do not know
+// it, such as the engine of package code.
+type sessionField struct{ id atomic.Pointer[string] }
+
+// Levels are all.
+func (*sessionField) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire adds the field.
+func (f *sessionField) Fire(entry *logrus.Entry) error {
+	if id := f.id.Load(); id != nil && entry.Data["worker"] == nil {
+		data := maps.Clone(entry.Data) // lines may share it
+		data["worker"] = *id
+		entry.Data = data
+	}
+	return nil
 }
 
 // cancelGrace maps none to what the worker takes for none.
