@@ -1,11 +1,11 @@
 package node
 
 import (
-	"github.com/sirupsen/logrus"
-
 	"context"
 	"encoding/json"
 	"io"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/pkgstore"
