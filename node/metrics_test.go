@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,9 +67,27 @@ func watched(t *testing.T, cfg configs.Config) *dev {
 	require.NoError(t, err)
 	_, err = pkgstore.New(s.Pool(), pkgstore.Config{}).Push(t.Context(), content, "", "test")
 	require.NoError(t, err)
-	_, err = d.ApplyTasks(t.Context(), client.ApplyRequest{Files: []client.File{{Name: "watch.yaml", Content: watchTasks}}})
+	source := "---\nsource: watch/items\nhttp: {url: \"" + items(t) + "\"}\nevery: 200ms\ntask: watch/look\n"
+	_, err = d.ApplyTasks(t.Context(), client.ApplyRequest{Files: []client.File{{Name: "watch.yaml", Content: watchTasks + source}}})
 	require.NoError(t, err)
 	return d
+}
+
+// items is an endpoint that always has the same item, and takes its outcome.
+func items(t *testing.T) (url string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var asked struct{ Action string }
+		_ = json.NewDecoder(r.Body).Decode(&asked)
+		w.Header().Set("Content-Type", "application/json")
+		if asked.Action == "iterate" {
+			fmt.Fprint(w, `{"items": [{"key": "1"}]}`)
+			return
+		}
+		fmt.Fprint(w, `{}`)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 func scrape(t require.TestingT, url string) (text string) {
@@ -139,6 +158,8 @@ func TestMetrics(t *testing.T) {
 		require.Positive(c, value(found["catena_runs_ended_total"], "queue=default", "state=succeeded"))
 		require.Positive(c, value(found["catena_http_requests_total"], "code=2xx"))
 		require.Positive(c, value(found["catena_schedule_lateness_seconds"]))
+		require.Positive(c, value(found["catena_source_polls_total"]))
+		require.Positive(c, value(found["catena_source_records_total"]))
 		require.Positive(c, value(found["catena_script_calls_total"], "outcome=success"))
 		require.InDelta(c, 1, value(found["catena_waits"], "kind=event"), 0)
 		require.InDelta(c, 1, value(found["catena_runs_unserved"]), 0)
