@@ -121,7 +121,7 @@ type Audit interface {
 type Check = client.Check
 
 // Deps are the parts that the API calls. All are required but Metrics, Live
-// and Ready, whose paths answer 404 without them, and Readonly.
+// and Ready, whose paths answer 404 without them, Readonly and Observe.
 type Deps struct {
 	Tasks         Tasks
 	Calendars     Calendars
@@ -143,6 +143,8 @@ type Deps struct {
 	Ready         http.Handler // /readyz
 	Metrics       http.Handler // /metrics
 	Log           logrus.FieldLogger
+	// Observe is told of each answered request; may be nil.
+	Observe func(operation string, status int, took time.Duration)
 }
 
 func (d Deps) validate() error {

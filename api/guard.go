@@ -108,6 +108,9 @@ func (s *service) logAccess(f framed, began time.Time) {
 	if f.scope.answered != 0 {
 		status = f.scope.answered
 	}
+	if s.deps.Observe != nil {
+		s.deps.Observe(f.Operation().OperationID, status, time.Since(began))
+	}
 	s.log.WithFields(logrus.Fields{
 		"request": f.scope.id,
 		"method":  f.Method(),

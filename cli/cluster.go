@@ -90,6 +90,19 @@ func servedText(w task.Worker) string {
 	return strings.Join(append([]string{strings.Join(w.Queues, ",")}, w.Tags...), "+")
 }
 
+// clockText says how far a clock is ahead (+) of the database's, or behind.
+func clockText(ms *float64) string {
+	if ms == nil {
+		return "-"
+	}
+	offset := time.Duration(*ms * float64(time.Millisecond))
+	sign := "+"
+	if offset < 0 {
+		sign = "-"
+	}
+	return sign + offset.Abs().Round(100*time.Microsecond).String()
+}
+
 func (s *session) workersCommand() *cobra.Command {
 	var all bool
 	listing := command("list", "List the workers of the cluster", nothing, func(cmd *cobra.Command, _ []string) error {
@@ -108,11 +121,11 @@ func (s *session) workersCommand() *cobra.Command {
 		for _, w := range workers {
 			rows = append(rows, []string{
 				w.ID, w.Host, strconv.Itoa(w.PID), string(w.State), strconv.Itoa(w.Running) + "/" + strconv.Itoa(w.Slots),
-				bytesText(w.RSS), span(time.Duration(w.Age)), servedText(w), w.Version, short(w.Reason, 60),
+				bytesText(w.RSS), span(time.Duration(w.Age)), clockText(w.ClockOffset), servedText(w), w.Version, short(w.Reason, 60),
 			})
 		}
 		return s.table("no worker is alive; start one with catena worker",
-			[]string{"ID", "HOST", "PID", "STATE", "RUNNING", "RSS", "AGE", "QUEUES", "VERSION", "REASON"}, rows)
+			[]string{"ID", "HOST", "PID", "STATE", "RUNNING", "RSS", "AGE", "CLOCK", "QUEUES", "VERSION", "REASON"}, rows)
 	})
 	listing.Flags().BoolVar(&all, "all", false, "also those that have ended")
 	return group("workers", "Look at the workers", listing)

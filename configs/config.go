@@ -19,6 +19,7 @@ type Config struct {
 	Script    Script    `yaml:"script" doc:"Limits of one call of package code."`
 	Packages  Packages  `yaml:"packages" doc:"The package store."`
 	Retention Retention `yaml:"retention" doc:"How long ended runs and the audit are kept."`
+	Health    Health    `yaml:"health" doc:"The endpoints by which others ask whether the cluster lives, without a token. The probes /livez and /readyz are always there."`
 	Log       Log       `yaml:"log" doc:"The log of the process, on standard error."`
 }
 
@@ -87,6 +88,7 @@ type Worker struct {
 	CancelGrace  task.Duration `yaml:"cancelGrace" min:"0s" doc:"How long package code may go on once its run is cancelled, before it is interrupted; 0s: not at all."`
 	KillGrace    task.Duration `yaml:"killGrace" min:"100ms" doc:"How long package code may go on once it was interrupted, before its worker drains and its process is replaced."`
 	LogLimit     Size          `yaml:"logLimit" min:"1KiB" max:"64MiB" doc:"Bytes of log kept of one run; what exceeds them is counted, not kept."`
+	Admin        string        `yaml:"admin" check:"optional-address" doc:"host:port of the metrics and probes of a worker that runs alone; empty turns it off. The figures of a supervised worker are among its master's."`
 }
 
 // Script limits one call of package code.
@@ -112,6 +114,13 @@ type Retention struct {
 	Events task.Duration `yaml:"events" min:"1m" doc:"How long an event is kept for runs that began before it and do not wait for it yet."`
 }
 
+// Health are the liveness endpoints.
+type Health struct {
+	Liveness bool          `yaml:"liveness" doc:"Whether /api/v1/liveness, /api/v1/instances and /api/v1/instances/ID/liveness are answered."`
+	Address  string        `yaml:"address" check:"optional-address" doc:"host:port for them alone, usually 127.0.0.1:9991; empty: the admin address."`
+	Timeout  task.Duration `yaml:"timeout" min:"10ms" max:"1m" doc:"For an instance to tell its liveness."`
+}
+
 // Log is the log of a process.
 type Log struct {
 	Level  string `yaml:"level" enum:"debug info warn error" doc:"The least important lines that are written."`
@@ -132,6 +141,7 @@ func Default() Config {
 		Script:    Script{Timeout: task.Duration(time.Minute), MaxOutput: MiB, HeapLimit: 256 * MiB, StackDepth: 2000},
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Events: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
+		Health:    Health{Timeout: task.Duration(2 * time.Second)},
 		Log:       Log{Level: "info", Format: "auto"},
 	}
 }

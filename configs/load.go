@@ -154,7 +154,7 @@ func (l *loader) environment(environ []string) {
 	}
 	provider := env.Provider(".", env.Opt{
 		Prefix:      EnvPrefix,
-		EnvironFunc: func() []string { return environ },
+		EnvironFunc: func() []string { return append(aliases(environ), environ...) },
 		TransformFunc: func(name, value string) (string, any) {
 			path, ok := paths[name]
 			if !ok {

@@ -56,9 +56,10 @@ const (
 
 // Dispatcher is safe for concurrent use.
 type Dispatcher struct {
-	store *store.Store
-	queue Enqueuer
-	log   logrus.FieldLogger
+	store   *store.Store
+	queue   Enqueuer
+	log     logrus.FieldLogger
+	metrics *metrics
 
 	admitAfter time.Time // of the leader's turns, which follow one another
 
@@ -80,7 +81,7 @@ type submission struct {
 
 // New returns a dispatcher.
 func New(s *store.Store, q Enqueuer, log logrus.FieldLogger) *Dispatcher {
-	return &Dispatcher{store: s, queue: q, log: log}
+	return &Dispatcher{store: s, queue: q, log: log, metrics: newMetrics()}
 }
 
 // Submit accepts the requests, all or none. It blocks until they are committed
@@ -229,11 +230,19 @@ func (d *Dispatcher) commit(ctx context.Context, group []*submission) []store.Pa
 		for _, s := range group {
 			all = append(all, s.runs...)
 		}
+		began := time.Now()
 		accepted, parcels, err := d.store.InsertRuns(ctx, all)
 		var refused *store.RefusedRuns
 		if errors.As(err, &refused) {
+			d.metrics.refused.Inc()
 			group = answerRefused(group, refused)
 			continue
+		}
+		if err == nil {
+			d.metrics.accepted.Add(float64(len(all)))
+			d.metrics.commit.Observe(time.Since(began).Seconds())
+		} else {
+			d.metrics.refused.Add(float64(len(group)))
 		}
 		for _, s := range group {
 			s.err = err

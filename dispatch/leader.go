@@ -16,9 +16,11 @@ func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err er
 		return false, err
 	}
 	if pending.Due {
-		if _, err := d.store.OpenDue(ctx, term); err != nil {
+		opened, err := d.store.OpenDue(ctx, term)
+		if err != nil {
 			return false, err
 		}
+		d.metrics.opened.Add(float64(opened))
 		pending.Open, pending.Limited = true, true
 	}
 	if pending.Limited && !time.Now().Before(d.admitAfter) {
@@ -30,6 +32,7 @@ func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err er
 		return more, nil
 	}
 	parcels, full, err := d.store.Fill(ctx, term)
+	d.metrics.filled.Add(float64(len(parcels)))
 	d.Enqueue(ctx, parcels)
 	return more || full, err
 }
@@ -40,6 +43,7 @@ func (d *Dispatcher) RunOnce(ctx context.Context, term int64) (more bool, err er
 func (d *Dispatcher) admit(ctx context.Context, term int64) (more bool, err error) {
 	began := time.Now()
 	parcels, more, err := d.store.Admit(ctx, term)
+	d.metrics.admitted.Add(float64(len(parcels)))
 	d.Enqueue(ctx, parcels)
 	if len(parcels) == 0 && !more {
 		d.admitAfter = time.Now().Add(2 * time.Since(began))
@@ -58,6 +62,7 @@ func (d *Dispatcher) Reenqueue(ctx context.Context, term int64) error {
 		return err
 	}
 	if len(parcels) > 0 {
+		d.metrics.again.Add(float64(len(parcels)))
 		d.log.WithField("parcels", len(parcels)).Debug("enqueueing unclaimed parcels again")
 	}
 	d.Enqueue(ctx, parcels)
@@ -78,6 +83,7 @@ func (d *Dispatcher) refillEmptied(ctx context.Context, term int64) error {
 		return err
 	}
 	if known != "" {
+		d.metrics.emptied.Inc()
 		d.log.Warn("the queue was emptied: enqueueing every unclaimed parcel again")
 	}
 	epoch := uuid.NewString()

@@ -20,6 +20,7 @@ type Probes struct {
 
 	mu    sync.Mutex
 	ready []*namedProbe
+	told  []*namedProbe
 }
 
 // NewProbes gives each probe so much time per request; 0: 2 s.
@@ -37,43 +38,61 @@ func (p *Probes) AddReady(name string, probe Probe) {
 	p.ready = append(p.ready, &namedProbe{name: name, probe: probe})
 }
 
+// AddTold adds a probe of something that this process can do without for a
+// while: Ready tells of it, and is ready all the same.
+func (p *Probes) AddTold(name string, probe Probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = append(p.told, &namedProbe{name: name, probe: probe})
+}
+
 // Live answers 200 while the process answers at all: what depends on other
 // machines is no reason to restart it.
-func (p *Probes) Live() http.Handler { return p.handler(func() []*namedProbe { return nil }) }
+func (p *Probes) Live() http.Handler {
+	return p.handler(func() (ready, told []*namedProbe) { return nil, nil })
+}
 
 // Ready answers 200 when every probe succeeds, else 503.
 func (p *Probes) Ready() http.Handler {
-	return p.handler(func() []*namedProbe { return slices.Clone(p.ready) })
+	return p.handler(func() (ready, told []*namedProbe) { return slices.Clone(p.ready), p.told })
 }
 
-func (p *Probes) handler(chosen func() []*namedProbe) http.Handler {
+func (p *Probes) handler(chosen func() (ready, told []*namedProbe)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
-		list := chosen()
+		ready, told := chosen()
 		p.mu.Unlock()
-		results := runAll(r.Context(), p.timeout, list)
+		results := runAll(r.Context(), p.timeout, append(ready, told...))
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		text, status := report(results)
+		text, status := report(results[:len(ready)], results[len(ready):])
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(text))
 	})
 }
 
-// report writes "ok" or "error", then one line per probe.
-func report(results []result) (string, int) {
+// report writes "ok" or "error", then one line per probe. What is told decides nothing.
+func report(ready, told []result) (string, int) {
 	head, status := "ok", http.StatusOK
 	var lines strings.Builder
-	for _, r := range results {
-		if r.err == nil {
-			fmt.Fprintf(&lines, "%s: ok\n", r.name)
-			continue
+	for _, r := range ready {
+		if r.err != nil {
+			head, status = "error", http.StatusServiceUnavailable
 		}
-		head, status = "error", http.StatusServiceUnavailable
-		fmt.Fprintf(&lines, "%s: error: %s\n", r.name, strings.ReplaceAll(r.err.Error(), "\n", " "))
+		fmt.Fprintf(&lines, "%s: %s\n", r.name, r.text())
+	}
+	for _, r := range told {
+		fmt.Fprintf(&lines, "%s: %s\n", r.name, r.text())
 	}
 	return head + "\n" + lines.String(), status
+}
+
+func (r result) text() string {
+	if r.err == nil {
+		return "ok"
+	}
+	return "error: " + strings.ReplaceAll(r.err.Error(), "\n", " ")
 }
 
 type result struct {
@@ -143,5 +162,7 @@ func (n *namedProbe) answer(ctx context.Context, timeout time.Duration, c *call)
 		n.mu.Unlock()
 		close(c.done)
 	}()
-	c.err = n.probe(ctx)
+	if c.err = n.probe(ctx); c.err == nil && ctx.Err() != nil {
+		c.err = fmt.Errorf("no answer within %s", timeout) // it came, too late
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/dispatch"
@@ -22,6 +23,9 @@ type duty struct {
 	every time.Duration
 	once  func(ctx context.Context, term int64) (more bool, err error)
 	poke  <-chan struct{} // do it now; may be nil
+
+	took   prometheus.Observer // seconds of a turn
+	failed prometheus.Counter
 }
 
 // run repeats the duty until ctx ends. A failure is logged when it begins and
@@ -32,7 +36,12 @@ func (d duty) run(ctx context.Context, term int64, log logrus.FieldLogger) {
 	defer ticker.Stop()
 	failing := false
 	for {
+		began := time.Now()
 		more, err := d.once(ctx, term)
+		d.took.Observe(time.Since(began).Seconds())
+		if err != nil && ctx.Err() == nil {
+			d.failed.Inc()
+		}
 		switch {
 		case ctx.Err() != nil || store.StaleTerm(err):
 			return
@@ -73,6 +82,7 @@ type leader struct {
 	sources   *source.Sources // nil: they are left alone
 	retention Retention
 	log       logrus.FieldLogger
+	metrics   *metrics
 	died      chan struct{} // poked when a supervised worker has died
 }
 
@@ -80,6 +90,7 @@ type leader struct {
 func (l *leader) lead(ctx context.Context, term int64) {
 	var all sync.WaitGroup
 	for _, d := range l.duties() {
+		d.took, d.failed = l.metrics.duty.WithLabelValues(d.name), l.metrics.failures.WithLabelValues(d.name)
 		all.Go(func() { d.run(ctx, term, l.log) })
 	}
 	if l.sources != nil {
@@ -116,6 +127,7 @@ func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err erro
 	if err != nil {
 		return false, err
 	}
+	l.metrics.reconciled.WithLabelValues(actionWorkerLost).Add(float64(len(lost)))
 	for _, id := range lost {
 		l.log.WithField("worker", id).Warn("a worker fell silent: its runs are taken back")
 	}
@@ -126,9 +138,11 @@ func (l *leader) reconcile(ctx context.Context, term int64) (more bool, err erro
 	for _, r := range revoked {
 		log := l.log.WithFields(logrus.Fields{"run": r.ID, "task": r.Task, "state": r.State})
 		if r.State == task.StateQuarantined {
+			l.metrics.reconciled.WithLabelValues(actionQuarantined).Inc()
 			log.Error("a run is quarantined: it kept killing its worker")
 			continue
 		}
+		l.metrics.reconciled.WithLabelValues(actionTakenBack).Inc()
 		log.Debug("a run was taken back from a lost worker")
 	}
 	return more, nil
@@ -153,6 +167,7 @@ func (l *leader) partitions(ctx context.Context, term int64) (more bool, err err
 		return false, err
 	}
 	dropped, err := l.store.DropExpired(ctx, term, store.Retention{Runs: l.retention.Runs, Logs: l.retention.Logs}, now)
+	l.metrics.deleted.WithLabelValues("partitions").Add(float64(len(dropped)))
 	if len(dropped) > 0 {
 		l.log.WithField("partitions", dropped).Info("dropped what is past its retention")
 	}
@@ -183,6 +198,7 @@ func (l *leader) expire(ctx context.Context, term int64) error {
 				return err
 			}
 			total += n
+			l.metrics.deleted.WithLabelValues("runs").Add(float64(n))
 			if n > 0 && !rest(ctx, time.Since(began)) {
 				return ctx.Err()
 			}

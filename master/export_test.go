@@ -2,10 +2,12 @@ package master
 
 import (
 	"context"
+	"os"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
 )
 
 // Supervise runs only the supervisor.
@@ -24,3 +26,15 @@ func NewCandidate(s *store.Store, holder string, log logrus.FieldLogger, lead fu
 
 // Run campaigns until ctx ends.
 func (c *Candidate) Run(ctx context.Context) { c.run(ctx) }
+
+// NewLink is the connection between a master and a worker.
+func NewLink() (ours, theirs *os.File, err error) { return newLink() }
+
+// Say tells the worker behind link of the cluster, n times, and reports whether it was given up.
+func Say(link *os.File, n int) (deaf bool) {
+	p := &process{link: link}
+	for i := range n {
+		p.say(Word{Cluster: &task.ClusterFigures{Ready: i}})
+	}
+	return p.deaf
+}

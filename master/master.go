@@ -12,9 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/queue"
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/source"
@@ -50,6 +52,8 @@ type Master struct {
 	leader     *leader
 	candidate  *candidate
 	supervisor *supervisor
+	clock      healthcheck.Clock // of this host beside the database's
+	metrics    *metrics
 }
 
 // New returns a master; Run starts it.
@@ -63,12 +67,18 @@ func New(cfg Config, deps Deps) *Master {
 	if cfg.Retention.Audit == 0 {
 		cfg.Retention.Audit = 365 * 24 * time.Hour
 	}
-	m := &Master{cfg: cfg, deps: deps}
+	m := &Master{cfg: cfg, deps: deps, metrics: newMetrics()}
 	m.leader = &leader{store: deps.Store, queue: deps.Queue, dispatch: deps.Dispatch, scheduler: deps.Scheduler, waits: dispatch.NewWaits(deps.Store), sources: deps.Sources,
-		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
-	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
-	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.workerDied)
+		retention: cfg.Retention, log: deps.Log, metrics: m.metrics, died: make(chan struct{}, 1)}
+	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.lead}
+	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.metrics, m.workerDied)
 	return m
+}
+
+// lead does the duties of a term that has begun.
+func (m *Master) lead(ctx context.Context, term int64) {
+	m.metrics.elections.Inc()
+	m.leader.lead(ctx, term)
 }
 
 // Ready is closed once every supervised worker has begun its work.
@@ -76,6 +86,9 @@ func (m *Master) Ready() <-chan struct{} { return m.supervisor.ready }
 
 // Leads reports whether this master is the leader, to its own knowledge.
 func (m *Master) Leads() bool { return m.candidate.Term() != 0 }
+
+// WorkerMetrics are the sums of what the supervised workers count.
+func (m *Master) WorkerMetrics() prometheus.Gatherer { return m.supervisor.sums }
 
 // Run works until ctx ends. It resigns at once, so that another master leads
 // while its workers drain.
@@ -89,6 +102,9 @@ func (m *Master) Run(ctx context.Context) error {
 	}
 	if m.cfg.Scaling.Most > m.cfg.Supervision.Workers {
 		duties.Go(func() { m.autoscale(ctx) })
+	}
+	if max(m.cfg.Supervision.Workers, m.cfg.Scaling.Most) > 0 {
+		duties.Go(func() { m.tellWorkers(control) })
 	}
 	m.supervisor.run(ctx)
 	stop()
@@ -108,8 +124,12 @@ func (m *Master) ticks(ctx context.Context) {
 	failing := false
 	for {
 		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := m.deps.Store.Tick(asking)
+		sent := time.Now()
+		now, err := m.deps.Store.Tick(asking)
 		cancel()
+		if err == nil {
+			m.readClock(sent, now)
+		}
 		if err != nil && !failing && !errors.Is(err, context.Canceled) && ctx.Err() == nil {
 			m.deps.Log.WithError(err).Warn("cannot advance the cluster's tick")
 		}
@@ -121,6 +141,26 @@ func (m *Master) ticks(ctx context.Context) {
 		}
 	}
 }
+
+// readClock compares the clocks after a round trip, and tells when this host's
+// goes wrong or is right again.
+func (m *Master) readClock(sent, theirs time.Time) {
+	m.clock.Add(sent, time.Now(), theirs)
+	far, news := m.clock.Turned()
+	if !news {
+		return
+	}
+	offset, _, _ := m.clock.Offset()
+	log := m.deps.Log.WithField("offset", offset.Round(time.Millisecond).String())
+	if far {
+		log.Warn("the clock of this master is far from the database's: synchronise the clocks; due times follow the database's")
+		return
+	}
+	log.Info("the clock of this master agrees with the database's again")
+}
+
+// Clock tells how far this host's clock is from the database's.
+func (m *Master) Clock() *healthcheck.Clock { return &m.clock }
 
 // workerDied records the end of a supervised worker and has its runs taken
 // back at once. While the database is away, its ticks tell the same later.
@@ -144,7 +184,7 @@ func (m *Master) recordDeath(ctx context.Context, d death) error {
 	}
 	guilty, err := m.deps.Store.KillWorker(ctx, d.epoch, d.reason)
 	if guilty != nil {
-		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
+		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "worker": d.worker, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
 	}
 	return err
 }

@@ -31,15 +31,21 @@ type process struct {
 	begun   func()        // called then
 	ended   chan struct{} // its reports have ended
 
-	mu      sync.Mutex
-	epoch   int64
-	beat    time.Time
-	checked time.Time
-	runs    int64
+	link *os.File // to the worker
+	deaf bool     // it does not read what it is told
+
+	mu         sync.Mutex
+	epoch      int64
+	id         string
+	beat       time.Time
+	checked    time.Time
+	runs       int64
+	last       healthcheck.Figures
+	goroutines int
 }
 
 func (s *supervisor) start(slot int, log logrus.FieldLogger, begun func()) (*process, error) {
-	reports, theirs, err := os.Pipe()
+	reports, theirs, err := newLink()
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +58,12 @@ func (s *supervisor) start(slot int, log logrus.FieldLogger, begun func()) (*pro
 		return nil, err
 	}
 	p := &process{supervisor: s, slot: slot, child: child, started: time.Now(), ready: make(chan struct{}), begun: begun, ended: make(chan struct{}),
-		beat: time.Now(), log: log.WithField("pid", child.PID())}
+		link: reports, beat: time.Now(), log: log.WithField("pid", child.PID())}
 	p.meter, err = healthcheck.NewMeter(context.Background(), fmt.Sprintf("slot-%d-%d", slot, child.PID()), child.PID())
 	if err != nil {
 		p.log.WithError(err).Debug("cannot measure the worker")
 	}
+	s.enter(p)
 	go p.read(reports)
 	p.log.Info("worker process started")
 	return p, nil
@@ -67,6 +74,7 @@ func (p *process) read(reports io.ReadCloser) {
 	defer close(p.ended)
 	defer reports.Close()
 	lines := bufio.NewScanner(reports)
+	lines.Buffer(nil, maxReport)
 	for lines.Scan() {
 		var r Report
 		if json.Unmarshal(lines.Bytes(), &r) == nil {
@@ -75,7 +83,18 @@ func (p *process) read(reports io.ReadCloser) {
 	}
 }
 
+// maxReport bounds one report; metrics are the largest part, some 100 bytes a series.
+const maxReport = 16 << 20
+
+// key names the process among those that ever were in this master.
+func (p *process) key() string { return fmt.Sprintf("%d-%d", p.child.PID(), p.started.UnixNano()) }
+
 func (p *process) note(r Report) {
+	if len(r.Metrics) > 0 {
+		if err := p.sums.Update(p.key(), r.Metrics); err != nil {
+			p.log.WithError(err).Debug("cannot read the worker's metrics")
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.Epoch != 0 {
@@ -83,9 +102,12 @@ func (p *process) note(r Report) {
 			close(p.ready)
 			p.begun()
 		}
-		p.epoch = r.Epoch
+		p.epoch, p.id = r.Epoch, r.ID
 	}
 	p.runs = max(p.runs, r.Runs)
+	if r.Goroutines > 0 {
+		p.goroutines = r.Goroutines
+	}
 	p.beat = time.Now()
 }
 
@@ -104,6 +126,7 @@ func (p *process) watch(ctx context.Context) (next *process) {
 			p.over(death{planned: true, reason: "it is not needed any more"})
 			return nil
 		case <-ticker.C:
+			p.tellFigures()
 			action, why := p.judge(time.Now()) // a tick may be old when it comes
 			switch action {
 			case healthcheck.ActionKill:
@@ -160,6 +183,7 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	p.mu.Lock()
 	p.awake(now)
 	f.BeatAt, f.Runs = p.beat, p.runs
+	p.last = f
 	p.mu.Unlock()
 	return p.cfg.Policy.Decide(f, now)
 }
@@ -216,8 +240,9 @@ func (p *process) over(d death) {
 		log.WithField("reason", d.reason).Warn("worker process died")
 	}
 	p.mu.Lock()
-	d.epoch = p.epoch
+	d.epoch, d.worker = p.epoch, p.id
 	p.mu.Unlock()
+	p.left(p, d, err)
 	if d.epoch != 0 {
 		p.died(d)
 	}
@@ -225,5 +250,5 @@ func (p *process) over(d death) {
 
 // deathFor is the end of a worker that the policy wanted.
 func deathFor(why healthcheck.Reason) death {
-	return death{planned: why.Cause.Planned(), memory: why.Cause == healthcheck.CauseMemory, reason: why.Text}
+	return death{planned: why.Cause.Planned(), memory: why.Cause == healthcheck.CauseMemory, reason: why.Text, cause: why.Cause}
 }

@@ -11,10 +11,12 @@ import (
 
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
-// ReportFD is the descriptor on which a supervised worker writes its Reports,
-// a JSON object a line. A write that fails tells it that its master is gone.
+// ReportFD is the descriptor on which a supervised worker writes its Reports and
+// reads its master's Words, a JSON object a line. A write that fails tells it
+// that its master is gone.
 const ReportFD = 3
 
 // Report is what a supervised worker tells its master.
@@ -23,6 +25,10 @@ type Report struct {
 	ID    string `json:"id,omitempty"`
 	Alive bool   `json:"alive,omitempty"` // a sign of life, each second
 	Runs  int64  `json:"runs,omitempty"`  // executed since the process began
+	// Goroutines of the process, with a sign of life.
+	Goroutines int `json:"goroutines,omitempty"`
+	// Metrics of the process as telemetry.EncodeFamilies writes them, now and then and at its end.
+	Metrics []byte `json:"metrics,omitempty"`
 }
 
 // Supervision says how many workers a master runs and when it replaces one.
@@ -47,9 +53,11 @@ const (
 // death is the end of a worker process.
 type death struct {
 	epoch   int64
+	worker  string
 	planned bool // it was asked to go, and not for what it did
 	memory  bool // it was told to go for its memory, and killed if need be
 	reason  string
+	cause   healthcheck.Cause // "": it was not the policy
 }
 
 // supervisor keeps the master's local workers running.
@@ -64,9 +72,15 @@ type supervisor struct {
 	filled    atomic.Int64   // slots
 	replacing chan struct{}  // holds a token while no planned replacement is under way
 	draining  sync.WaitGroup // workers that have been replaced and still finish
+
+	metrics *metrics
+	sums    *telemetry.Aggregate                // of what the workers count
+	figures atomic.Pointer[task.ClusterFigures] // for the workers; nil: not known yet
+	mu      sync.Mutex
+	slots   map[int]*process // the latest of each
 }
 
-func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(death)) *supervisor {
+func newSupervisor(cfg Supervision, log logrus.FieldLogger, metrics *metrics, died func(death)) *supervisor {
 	for _, value := range []struct {
 		given    *time.Duration
 		fallback time.Duration
@@ -78,7 +92,8 @@ func newSupervisor(cfg Supervision, log logrus.FieldLogger, died func(death)) *s
 			*value.given = value.fallback
 		}
 	}
-	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1), wanted: make(chan int, 1)}
+	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1), wanted: make(chan int, 1),
+		metrics: metrics, sums: telemetry.NewAggregate(), slots: map[int]*process{}}
 	s.replacing <- struct{}{}
 	s.unready.Store(int64(cfg.Workers))
 	if cfg.Workers == 0 {

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/catena-run/catena/api"
 	"github.com/catena-run/catena/auth"
@@ -17,28 +16,30 @@ import (
 	"github.com/catena-run/catena/migrations"
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/task"
-	"github.com/catena-run/catena/telemetry"
 )
 
 // adminHandler builds the admin API with its probes and metrics. stop ends what
 // runs behind it.
-func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(), err error) {
+func (m *masterNode) adminHandler(o Options) (mux *http.ServeMux, stop func(), err error) {
 	authenticator, err := auth.New(tokens{m.store}, auth.Config{})
 	if err != nil {
 		return nil, nil, err
 	}
 	poller := api.NewPoller(m.store, api.PollerConfig{})
-	probes := healthcheck.NewProbes(2 * time.Second)
-	probes.AddReady("postgres", m.store.Ping)
-	probes.AddReady("redis", func(ctx context.Context) error { _, err := m.queue.Check(ctx); return err })
-	registry := telemetry.NewRegistry(o.Version)
-	registry.MustRegister(newGauges(m), m.scheduler.Metrics(), m.sources.Metrics())
-	handler, err = api.New(api.Deps{
+	probes := m.probes()
+	probes.AddReady("master", func(context.Context) error {
+		if m.draining.Load() {
+			return task.Errorf(task.CodeUnavailable, "it drains")
+		}
+		return nil
+	})
+	metrics, requests := m.masterMetrics(o.Version)
+	handler, err := api.New(api.Deps{
 		Tasks: m.store, Calendars: m.store, Sources: m.store, Waits: m.store, Runs: m.store, Records: m.store, Backfills: m.store, Backfiller: scheduler.NewBackfills(m.store),
 		Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),
-		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
+		Metrics: metrics, Observe: requests.observe, Log: m.log,
 	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), EventKeep: time.Duration(m.cfg.Retention.Events)})
 	if err != nil {
 		return nil, nil, err
@@ -46,8 +47,22 @@ func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(),
 	return withDashboard(handler), poller.Close, nil
 }
 
+// instances are what the liveness endpoints of a master tell of: itself and the
+// workers of the cluster.
+func (m *masterNode) instances(ctx context.Context) ([]instance, error) {
+	workers, err := m.store.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []instance{{id: m.name, kind: instanceMaster, alive: true}}
+	for _, w := range workers {
+		list = append(list, instance{id: w.ID, kind: instanceWorker, alive: w.Alive})
+	}
+	return list, nil
+}
+
 // withDashboard gives the paths of the API to handler and all others to the dashboard.
-func withDashboard(handler http.Handler) http.Handler {
+func withDashboard(handler http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/api", "/api/", "/livez", "/readyz", "/metrics"} {
 		mux.Handle(path, handler)
@@ -55,9 +70,6 @@ func withDashboard(handler http.Handler) http.Handler {
 	mux.Handle("/", dashboard.Handler())
 	return mux
 }
-
-// tolerableSkew is how far a master's clock may be from the database's.
-const tolerableSkew = 2 * time.Second
 
 // doctor looks at everything that a working cluster needs.
 func (m *masterNode) doctor(ctx context.Context) []api.Check {
@@ -101,15 +113,33 @@ func (m *masterNode) checkPartitions(ctx context.Context) api.Check {
 }
 
 func (m *masterNode) checkClock(ctx context.Context) api.Check {
-	before := time.Now()
+	sent := time.Now()
 	now, err := m.store.Now(ctx)
-	after := time.Now()
-	skew := now.Sub(before.Add(after.Sub(before) / 2))
-	if err == nil && skew.Abs() > tolerableSkew {
-		err = task.Errorf(task.CodeInternal, "the database's clock is %v from this master's", skew.Round(time.Millisecond)).
+	clock := m.master.Clock()
+	if err == nil {
+		clock.Add(sent, time.Now(), now)
+	}
+	offset, within, _ := clock.Offset()
+	if err == nil && offset.Abs() > healthcheck.ClockLimit {
+		err = task.Errorf(task.CodeInternal, "this master's clock is %v from the database's", offset.Round(time.Millisecond)).
 			Fix("synchronise the clocks; due times follow the database's")
 	}
-	return finding("clock", err, "%v from the database's", skew.Round(10*time.Microsecond))
+	if err == nil {
+		err = m.checkWorkerClocks(ctx)
+	}
+	return finding("clock", err, "%v from the database's, to within %v", offset.Round(10*time.Microsecond), within.Round(10*time.Microsecond))
+}
+
+func (m *masterNode) checkWorkerClocks(ctx context.Context) error {
+	workers, err := m.store.Workers(ctx, false)
+	for _, w := range workers {
+		if w.ClockOffset == nil || math.Abs(*w.ClockOffset) <= float64(healthcheck.ClockLimit.Milliseconds()) {
+			continue
+		}
+		return task.Errorf(task.CodeInternal, "the clock of worker %s on %s is %.0f ms from the database's", w.ID, w.Host, *w.ClockOffset).
+			Fix("synchronise the clock of that host; times of runs and logs are those of the worker")
+	}
+	return err
 }
 
 func (m *masterNode) checkRedis(ctx context.Context) api.Check {

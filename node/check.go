@@ -23,7 +23,7 @@ func OpenCluster(ctx context.Context, cfg configs.Config, log io.Writer) (cluste
 		s.Close()
 		return nil, nil, err
 	}
-	logger := newLog(cfg, log)
+	logger := logTo(cfg, log)
 	queue.DriverLog(logger)
 	q, err := queue.Open(queueConfig(cfg, id), logger)
 	if err != nil {

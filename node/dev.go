@@ -48,7 +48,7 @@ const devToken = "catena dev"
 // RunDev runs a master with its workers on this machine, on private servers
 // unless the configuration names others, until ctx ends.
 func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
-	log := newLog(cfg, o.Err)
+	log := newLog(cfg, o.Options)
 	d := &dev{cfg: cfg, o: o, log: log, open: lifecycle.NewGroup(lifecycle.GroupConfig{})}
 	defer d.close()
 	ctx, stop := context.WithCancelCause(ctx)
@@ -92,7 +92,7 @@ func RunDev(ctx context.Context, cfg configs.Config, o DevOptions) error {
 type dev struct {
 	cfg  configs.Config
 	o    DevOptions
-	log  *logrus.Logger
+	log  logrus.FieldLogger
 	open *lifecycle.Group
 
 	private string // URL of the private database; "": another is used

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"io"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/store"
@@ -21,4 +23,11 @@ func ReadonlyRunOn(ctx context.Context, cfg configs.Config, name string, params 
 	defer s.Close()
 	b := &base{cfg: cfg, store: s, packages: pkgstore.New(s.Pool(), packageConfig(cfg))}
 	return newReadonlyRuns(b, log).ReadonlyRun(ctx, name, params)
+}
+
+// NewSessionField is the hook of a worker with that id.
+func NewSessionField(id string) logrus.Hook {
+	f := &sessionField{}
+	f.id.Store(&id)
+	return f
 }

@@ -10,10 +10,10 @@ import (
 // gauges are the figures of the cluster that a master tells at /metrics. They
 // are read from the narrow tables when asked for.
 type gauges struct {
-	m                                              *masterNode
-	leads, workers, running, ready, parcel, waited *prometheus.Desc
-	unserved                                       *prometheus.Desc
-	stages                                         *prometheus.Desc
+	m                                       *masterNode
+	workers, running, ready, parcel, waited *prometheus.Desc
+	unserved, waits                         *prometheus.Desc
+	stages                                  *prometheus.Desc
 }
 
 func newGauges(m *masterNode) *gauges {
@@ -22,11 +22,11 @@ func newGauges(m *masterNode) *gauges {
 	}
 	return &gauges{
 		m:        m,
-		leads:    desc("catena_leader", "1 when this master leads the cluster."),
 		workers:  desc("catena_workers", "Live workers by state.", "state"),
 		running:  desc("catena_runs_running", "Runs that the live workers execute, by their last heartbeats."),
 		ready:    desc("catena_runs_ready", "Runs that wait for dispatch, by lane and what holds them.", "lane", "hold"),
 		parcel:   desc("catena_parcels", "Parcels by lane and state.", "lane", "state"),
+		waits:    desc("catena_waits", "Runs that are set aside until something happens, by what that is.", "kind"),
 		unserved: desc("catena_runs_unserved", "Runs that wait in a lane that no active worker serves.", "lane"),
 		waited:   desc("catena_lane_waited_seconds", "How long the oldest work of a lane has waited that no worker has claimed.", "lane"),
 		stages: desc("catena_cancellations_total",
@@ -36,7 +36,7 @@ func newGauges(m *masterNode) *gauges {
 
 // Describe tells the figures' names.
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.leads, g.workers, g.running, g.ready, g.parcel, g.waited, g.unserved, g.stages} {
+	for _, d := range []*prometheus.Desc{g.workers, g.running, g.ready, g.parcel, g.waited, g.unserved, g.waits, g.stages} {
 		out <- d
 	}
 }
@@ -48,11 +48,6 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	leads := 0.0
-	if g.m.master.Leads() {
-		leads = 1
-	}
-	gauge(g.leads, leads)
 	stages, err := g.m.store.StageCounts(ctx)
 	if err != nil {
 		return
@@ -75,6 +70,9 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, p := range figures.Parcels {
 		gauge(g.parcel, float64(p.Count), p.Lane, p.State)
+	}
+	for kind, n := range figures.Waits {
+		gauge(g.waits, float64(n), string(kind))
 	}
 	for lane, waited := range figures.Waited {
 		gauge(g.waited, waited.Seconds(), lane)

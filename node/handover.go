@@ -103,8 +103,17 @@ func (m *masterNode) handOver(ctx context.Context, o Options) (pid int, err erro
 	}
 	defer admin.Close()
 	cmd := exec.Command(o.Command[0], o.Command[1:]...)
-	cmd.ExtraFiles = append([]*os.File{admin}, m.shared.Files()...)
+	cmd.ExtraFiles = []*os.File{admin}
 	names := adminListener
+	if m.health != nil {
+		health, err := server.FileOf(m.health)
+		if err != nil {
+			return 0, err
+		}
+		defer health.Close()
+		cmd.ExtraFiles, names = append(cmd.ExtraFiles, health), names+":"+healthListener
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, m.shared.Files()...)
 	if kinds := m.shared.Kinds(); kinds != "" {
 		names += ":" + strings.ReplaceAll(kinds, ",", ":")
 	}

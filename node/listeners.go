@@ -13,12 +13,16 @@ import (
 // listeners are the addresses of a master, bound before anything else happens.
 type listeners struct {
 	admin  net.Listener
+	health net.Listener  // of the liveness endpoints; nil: they have none for themselves
 	shared *server.Bound // the workers accept from them, the master does not
 }
 
-// The name of the admin listener among those that are handed over; the others
-// go by their kinds.
-const adminListener = "admin"
+// The names of the listeners of the master itself among those that are handed
+// over; the others go by their kinds.
+const (
+	adminListener  = "admin"
+	healthListener = "health"
+)
 
 // listen binds what the configuration names and what was not given to this
 // process. The caller closes it, unless a masterNode has taken it over.
@@ -41,10 +45,16 @@ func listen(cfg configs.Config, given map[string]*os.File) (*listeners, error) {
 		_ = admin.Close()
 		return nil, err
 	}
+	health, err := listenForLiveness(cfg, given[healthListener])
+	if err != nil {
+		_ = admin.Close()
+		shared.Close()
+		return nil, err
+	}
 	for _, left := range given {
 		_ = left.Close() // taken, or not wanted: connections to it would wait for ever
 	}
-	return &listeners{admin: admin, shared: shared}, nil
+	return &listeners{admin: admin, health: health, shared: shared}, nil
 }
 
 func sharedAddresses(cfg configs.Server) (list []server.Address) {
@@ -63,6 +73,9 @@ func sharedAddresses(cfg configs.Server) (list []server.Address) {
 // close tolerates being called twice.
 func (l *listeners) close() {
 	_ = l.admin.Close()
+	if l.health != nil {
+		_ = l.health.Close()
+	}
 	l.shared.Close()
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,7 @@ type masterNode struct {
 	master    *master.Master
 	scheduler *scheduler.Scheduler
 	sources   *source.Sources
+	draining  atomic.Bool
 }
 
 func (m *masterNode) close() {
@@ -47,7 +49,7 @@ func (m *masterNode) close() {
 
 // RunMaster runs a master until ctx ends and its workers have drained.
 func RunMaster(ctx context.Context, cfg configs.Config, o Options) error {
-	log := newLog(cfg, o.Err)
+	log := newLog(cfg, o)
 	given, err := handedOver()
 	if err != nil {
 		return err
@@ -88,7 +90,7 @@ func (m *masterNode) announce(ctx context.Context) {
 }
 
 // newMaster connects the parts of a master that answers on l.
-func newMaster(ctx context.Context, cfg configs.Config, o Options, log *logrus.Logger, l *listeners) (m *masterNode, err error) {
+func newMaster(ctx context.Context, cfg configs.Config, o Options, log logrus.FieldLogger, l *listeners) (m *masterNode, err error) {
 	b, err := openBase(ctx, cfg, log)
 	if err != nil {
 		return nil, err
@@ -188,6 +190,9 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer stopAPI()
+	if m.cfg.Health.Liveness {
+		defer m.newLiveness(o.Liveness, m.health, handler, m.instances).start(ctx)()
+	}
 	admin := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -197,6 +202,7 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 	})
 	serving.Go(func() {
 		<-ctx.Done()
+		m.draining.Store(true)
 		m.sayDrain(context.WithoutCancel(ctx))
 	})
 	err = m.master.Run(ctx)

@@ -23,7 +23,7 @@ type Schema struct {
 // MigrateUp applies all missing migrations and makes the first partitions.
 func MigrateUp(ctx context.Context, cfg configs.Config, log io.Writer) (Schema, error) {
 	return migrate(ctx, cfg, func(s *store.Store) error {
-		if err := migrations.Up(ctx, s.Pool(), newLog(cfg, log)); err != nil {
+		if err := migrations.Up(ctx, s.Pool(), logTo(cfg, log)); err != nil {
 			return err
 		}
 		return s.EnsurePartitions(ctx)
@@ -38,7 +38,7 @@ func MigrateDown(ctx context.Context, cfg configs.Config, to int64, log io.Write
 			return err
 		}
 		for {
-			if err := migrations.Down(ctx, s.Pool(), newLog(cfg, log)); err != nil {
+			if err := migrations.Down(ctx, s.Pool(), logTo(cfg, log)); err != nil {
 				return err
 			}
 			if to == 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/catena-run/catena/auth"
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/lifecycle"
 	"github.com/catena-run/catena/migrations"
 	"github.com/catena-run/catena/pkgstore"
@@ -29,6 +30,11 @@ type Options struct {
 	Out     io.Writer
 	Err     io.Writer // the log
 	Command []string  // program and arguments that started this process, for a master that hands over
+	// Log gets the lines of this process instead of Err, whatever log.level and
+	// log.format say; telemetry.FromSlog makes one of a slog.Handler. Those of the
+	// worker processes that a master starts still go to Err.
+	Log      logrus.FieldLogger
+	Liveness Liveness
 }
 
 // closePatience is how long a process takes itself apart.
@@ -37,7 +43,7 @@ const closePatience = 10 * time.Second
 // base is what masters and workers have in common.
 type base struct {
 	cfg      configs.Config
-	log      *logrus.Logger
+	log      logrus.FieldLogger
 	open     *lifecycle.Group
 	store    *store.Store
 	queue    *queue.Asynq
@@ -45,13 +51,20 @@ type base struct {
 	dispatch *dispatch.Dispatcher
 }
 
-func newLog(cfg configs.Config, out io.Writer) *logrus.Logger {
+func newLog(cfg configs.Config, o Options) logrus.FieldLogger {
+	if o.Log != nil {
+		return o.Log
+	}
+	return logTo(cfg, o.Err)
+}
+
+func logTo(cfg configs.Config, out io.Writer) *logrus.Logger {
 	return telemetry.Setup(telemetry.Config{Level: cfg.Log.Level, Format: telemetry.Format(cfg.Log.Format)}, out)
 }
 
 // openBase connects to Postgres, which must answer and have the right schema,
 // and prepares the queue, which may come later: Redis holds nothing of value.
-func openBase(ctx context.Context, cfg configs.Config, log *logrus.Logger) (b *base, err error) {
+func openBase(ctx context.Context, cfg configs.Config, log logrus.FieldLogger) (b *base, err error) {
 	b = &base{cfg: cfg, log: log, open: lifecycle.NewGroup(lifecycle.GroupConfig{})}
 	defer func() {
 		if err != nil {
@@ -97,6 +110,15 @@ func queueConfig(cfg configs.Config, cluster string) queue.Config {
 		URL: cfg.Redis.URL, Namespace: cfg.Cluster.Name + "-" + cluster[:8],
 		Sentinel: queue.Sentinel{MasterName: s.Master, Addrs: s.Addresses, Username: s.Username, Password: s.Password},
 	}
+}
+
+// probes are those of what every process needs. Redis is only told of: without
+// it runs are accepted, and wait.
+func (b *base) probes() *healthcheck.Probes {
+	p := healthcheck.NewProbes(2 * time.Second)
+	p.AddReady("postgres", b.store.Ping)
+	p.AddTold("redis", func(ctx context.Context) error { _, err := b.queue.Check(ctx); return err })
+	return p
 }
 
 func (b *base) close() {

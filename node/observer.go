@@ -19,7 +19,7 @@ import (
 // o.Out what it would do, a line each. It opens no listener and no queue and
 // reads through connections that refuse to write.
 func RunReadonlyMaster(ctx context.Context, cfg configs.Config, o Options, asJSON bool) error {
-	log := newLog(cfg, o.Err)
+	log := newLog(cfg, o)
 	s, err := store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: 2, Readonly: true})
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ const ReadonlyFlag = "--readonly-run"
 
 // ReadonlyRun is the process of one readonly run.
 func ReadonlyRun(ctx context.Context, in io.Reader, out, err io.Writer) error {
-	return worker.ReadonlyRun(ctx, in, out, newLog(configs.Default(), err))
+	return worker.ReadonlyRun(ctx, in, out, logTo(configs.Default(), err))
 }
 
 // readonlyRuns answers the API: it reads what a run would be made of and has a

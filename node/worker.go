@@ -2,12 +2,12 @@ package node
 
 import (
 	"context"
-	"encoding/json"
-	"os"
+	"maps"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/healthcheck"
@@ -16,6 +16,7 @@ import (
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/server"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 	"github.com/catena-run/catena/worker"
 )
 
@@ -32,11 +33,15 @@ type WorkerOptions struct {
 
 // RunWorker runs a worker until ctx ends and it has drained.
 func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
-	log := newLog(cfg, o.Err)
+	log := newLog(cfg, o.Options)
+	session := &sessionField{}
+	if own, ok := log.(*logrus.Logger); ok && o.Log == nil {
+		own.AddHook(session)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// Signs of life neither wait for a slow database nor end before the drain does.
-	reports := newReporter(o.Supervised, stop)
+	reports := newReporter(o.Supervised, log, stop)
 	defer reports.close()
 	living, dead := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
@@ -52,18 +57,39 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	engine := script.New(scriptConfig(cfg), log)
 	defer engine.Close()
 	memory := newMemory(ctx)
+	cache := pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize))
+	clock := &healthcheck.Clock{}
+	var epoch atomic.Int64
 	w, err := worker.New(worker.Config{
 		Queues: cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
 		CancelGrace: cancelGrace(cfg), KillGrace: time.Duration(cfg.Worker.KillGrace),
 		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
 	}, worker.Deps{
-		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
+		Store: b.store, Queue: b.queue, Packages: cache,
 		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
-		Session: func(epoch int64, id string) { reports.send(master.Report{Epoch: epoch, ID: id}) },
+		Clock: clock, Cluster: reports.cluster,
+		Session: func(e int64, id string) {
+			epoch.Store(e)
+			session.id.Store(&id)
+			reports.send(master.Report{Epoch: e, ID: id})
+		},
 		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
 	})
 	if err != nil {
 		return err
+	}
+	answers := server.New(sharedConfig(cfg.Server, cfg.Worker.DrainTimeout, o.Version), log)
+	registry := telemetry.NewRegistry(o.Version)
+	b.registerBase(registry, "worker")
+	registry.MustRegister(w.Metrics(), engine.Metrics(), cache.Metrics(), answers.Metrics())
+	reports.tells(registry)
+	if !o.Supervised {
+		registry.MustRegister(workerClock(clock))
+		done, err := b.serveWorkerAdmin(ctx, o, w, registry, func() int64 { return epoch.Load() })
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	shared, err := server.Inherit(o.Listeners, listenerFD)
 	if err != nil {
@@ -71,13 +97,30 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	}
 	if len(shared) > 0 {
 		serving.Go(func() {
-			if err := server.New(sharedConfig(cfg.Server, cfg.Worker.DrainTimeout, o.Version), log).Serve(ctx, shared); err != nil {
+			if err := answers.Serve(ctx, shared); err != nil {
 				log.WithError(err).Error("the shared server ended")
 			}
 		})
 	}
 	defer stop() // the shared server; before waiting for it
 	return w.Run(ctx)
+}
+
+// sessionField adds the id of this worker to the lines of parts that do not know
+// it, such as the engine of package code.
+type sessionField struct{ id atomic.Pointer[string] }
+
+// Levels are all.
+func (*sessionField) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire adds the field.
+func (f *sessionField) Fire(entry *logrus.Entry) error {
+	if id := f.id.Load(); id != nil && entry.Data["worker"] == nil {
+		data := maps.Clone(entry.Data) // lines may share it
+		data["worker"] = *id
+		entry.Data = data
+	}
+	return nil
 }
 
 // cancelGrace maps none to what the worker takes for none.
@@ -113,58 +156,4 @@ func (m *memory) rss() int64 {
 		m.last, m.at = int64(f.RSS), time.Now()
 	}
 	return m.last
-}
-
-// reporter tells the supervising master of sessions and heartbeats. When the
-// master is gone it stops the worker.
-type reporter struct {
-	runs atomic.Int64 // executed
-
-	mu   sync.Mutex
-	file *os.File
-	gone context.CancelFunc
-}
-
-func newReporter(supervised bool, gone context.CancelFunc) *reporter {
-	r := &reporter{gone: gone}
-	if supervised {
-		syscall.CloseOnExec(master.ReportFD) // its end tells the master that this process is gone
-		r.file = os.NewFile(master.ReportFD, "reports")
-	}
-	return r
-}
-
-func (r *reporter) send(report master.Report) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file == nil {
-		return
-	}
-	if err := json.NewEncoder(r.file).Encode(report); err != nil {
-		r.gone()
-	}
-}
-
-// alive gives a sign of life each second, whatever the database does: only a
-// process that is stuck or stopped as a whole falls silent.
-func (r *reporter) alive(ctx context.Context) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			r.send(master.Report{Alive: true, Runs: r.runs.Load()})
-		}
-	}
-}
-
-func (r *reporter) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file != nil {
-		_ = r.file.Close() // only this process's end
-		r.file = nil
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/catena-run/catena/task"
 )
@@ -19,9 +20,10 @@ const defaultCacheBytes = 128 * mebi
 // releases, which it completes when it is asked for a newer one than it knows,
 // and the versions used last. It is safe for concurrent use.
 type Cache struct {
-	store *Store
-	limit int64
-	turn  chan struct{} // held by the one that reads the releases
+	store   *Store
+	limit   int64
+	lookups *prometheus.CounterVec
+	turn    chan struct{} // held by the one that reads the releases
 
 	mu       sync.Mutex
 	known    int64            // newest release that was read
@@ -45,7 +47,7 @@ func NewCache(s *Store, maxBytes int64) *Cache {
 		maxBytes = defaultCacheBytes
 	}
 	return &Cache{
-		store: s, limit: maxBytes, turn: make(chan struct{}, 1),
+		store: s, limit: maxBytes, lookups: newLookups(), turn: make(chan struct{}, 1),
 		live: map[string][]pin{}, order: list.New(), versions: map[string]*list.Element{}, loading: map[string]chan struct{}{},
 	}
 }
@@ -168,11 +170,13 @@ func (c *Cache) look(digest string) (v *Version, wait chan struct{}, mine bool) 
 	defer c.mu.Unlock()
 	if element, ok := c.versions[digest]; ok {
 		c.order.MoveToFront(element)
+		c.lookups.WithLabelValues("hit").Inc()
 		return element.Value.(*Version), nil, false
 	}
 	if wait, ok := c.loading[digest]; ok {
 		return nil, wait, false
 	}
+	c.lookups.WithLabelValues("miss").Inc()
 	wait = make(chan struct{})
 	c.loading[digest] = wait
 	return nil, wait, true

@@ -22,12 +22,13 @@ const (
 
 // Asynq is the Queue over asynq and Redis. Safe for concurrent use.
 type Asynq struct {
-	cfg    Config
-	log    logrus.FieldLogger
-	outage *outage
-	redis  *redis.Client
-	client *asynq.Client
-	lanes  sync.Map // names of the queues this process has used
+	cfg     Config
+	log     logrus.FieldLogger
+	outage  *outage
+	redis   *redis.Client
+	client  *asynq.Client
+	metrics *metrics
+	lanes   sync.Map // names of the queues this process has used
 }
 
 var _ Queue = (*Asynq)(nil)
@@ -38,7 +39,8 @@ func Open(cfg Config, log logrus.FieldLogger) (*Asynq, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Asynq{cfg: cfg, log: log, outage: &outage{log: log, addr: cfg.Addr()}, redis: client}
+	q := &Asynq{cfg: cfg, log: log, redis: client, metrics: newMetrics()}
+	q.outage = &outage{log: log, addr: cfg.Addr(), count: q.metrics.outages.Inc}
 	client.AddHook(hook{outage: q.outage})
 	q.client = asynq.NewClientFromRedisClient(client)
 	return q, nil
@@ -82,7 +84,9 @@ func (q *Asynq) Enqueue(ctx context.Context, items []Item) error {
 		})
 	}
 	workers.Wait()
+	q.metrics.enqueued.Add(float64(done.Load()))
 	if failed := int64(len(items)) - done.Load(); failed > 0 {
+		q.metrics.errors.Inc()
 		return q.unavailable(context.Cause(ctx), "%d of %d parcels were not enqueued", failed, len(items))
 	}
 	return nil

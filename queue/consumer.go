@@ -18,18 +18,19 @@ import (
 const abandonAfter = taskTimeout
 
 type consumer struct {
-	lane     string
-	timeout  time.Duration
-	handle   Handler
-	log      logrus.FieldLogger
-	server   *asynq.Server
-	redis    *redis.Client
-	stopping chan struct{}      // closed when nothing more shall be fetched
-	forced   context.Context    // ends when handlers must end
-	force    context.CancelFunc // ends forced
-	once     sync.Once
-	stopped  chan struct{}
-	result   error
+	lane      string
+	timeout   time.Duration
+	handle    Handler
+	delivered func()
+	log       logrus.FieldLogger
+	server    *asynq.Server
+	redis     *redis.Client
+	stopping  chan struct{}      // closed when nothing more shall be fetched
+	forced    context.Context    // ends when handlers must end
+	force     context.CancelFunc // ends forced
+	once      sync.Once
+	stopped   chan struct{}
+	result    error
 }
 
 // Consume implements Queue: one asynq server for one lane, since a further
@@ -50,7 +51,7 @@ func (q *Asynq) Consume(lane string, cfg ConsumeConfig, handle Handler) (Consume
 	name := q.queueName(lane)
 	q.lanes.Store(name, struct{}{})
 	c := &consumer{
-		lane: lane, timeout: cfg.HandleTimeout, handle: handle, log: q.log.WithField("lane", lane), redis: client,
+		lane: lane, timeout: cfg.HandleTimeout, handle: handle, delivered: q.metrics.delivered.Inc, log: q.log.WithField("lane", lane), redis: client,
 		stopping: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	c.forced, c.force = context.WithCancel(context.Background())
@@ -92,6 +93,7 @@ func (c *consumer) process(ctx context.Context, t *asynq.Task) error {
 	defer cancel()
 	// Not through asynq's base context: asynq would not wait for the handler then.
 	defer context.AfterFunc(c.forced, cancel)()
+	c.delivered()
 	c.handle(ctx, item)
 	return nil
 }

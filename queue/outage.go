@@ -19,8 +19,9 @@ const outagePause = 50 * time.Millisecond
 // outage writes one line when the server goes away and one when it is back,
 // whatever number of connections notice.
 type outage struct {
-	log  logrus.FieldLogger
-	addr string
+	log   logrus.FieldLogger
+	addr  string
+	count func() // an outage that begins
 
 	mu    sync.Mutex
 	since time.Time // zero: the server answers
@@ -37,6 +38,7 @@ func (o *outage) saw(err error) bool {
 	switch {
 	case away && o.since.IsZero():
 		o.since = time.Now()
+		o.count()
 		o.log.WithError(err).Warnf("Redis at %s cannot be used; parcels wait in Postgres until it is back", o.addr)
 	case !away && !o.since.IsZero():
 		o.log.Infof("Redis at %s is back after %v", o.addr, time.Since(o.since).Round(time.Millisecond))

@@ -12,6 +12,7 @@ import (
 	"github.com/catena-run/catena/chain"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // Bounds of one turn.
@@ -38,6 +39,7 @@ type Scheduler struct {
 	log    logrus.FieldLogger
 	specs  *cache
 	fires  *prometheus.CounterVec
+	late   prometheus.Histogram
 
 	mu     sync.Mutex // of what follows
 	budget float64    // runs that may be caught up now
@@ -53,11 +55,12 @@ func New(config Config, s *store.Store, q Enqueuer, log logrus.FieldLogger) *Sch
 	for _, outcome := range task.FireOutcomes {
 		fires.WithLabelValues(string(outcome))
 	}
-	return &Scheduler{config: config, store: s, queue: q, log: log, specs: newCache(), fires: fires}
+	late := telemetry.Histogram("catena_schedule_lateness_seconds", "From a due time to the turn of the leader that started its run.", telemetry.LongSpans())
+	return &Scheduler{config: config, store: s, queue: q, log: log, specs: newCache(), fires: fires, late: late}
 }
 
-// Metrics counts due times by outcome.
-func (s *Scheduler) Metrics() prometheus.Collector { return s.fires }
+// Metrics counts due times by outcome, and how late they were covered.
+func (s *Scheduler) Metrics() prometheus.Collector { return telemetry.Collectors{s.fires, s.late} }
 
 // Fire handles the schedules that are due. When they are many it takes several
 // turns at once, each on its own part of them: while Postgres works on one, the
@@ -113,7 +116,13 @@ func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
 		// It was good when it was planned: its calendar has changed since, or the time zone database.
 		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}}
 	}
-	return decided(in.Spec, Decide(in, now))
+	d := Decide(in, now)
+	for _, f := range d.Fires {
+		if f.Outcome == task.FireStarted {
+			s.late.Observe(max(now.Sub(f.DueAt), 0).Seconds())
+		}
+	}
+	return decided(in.Spec, d)
 }
 
 func (s *Scheduler) toDecide(due store.Due) (Due, error) {

@@ -32,11 +32,15 @@ func newCache(limit int64) *cache {
 	return &cache{limit: limit, order: list.New(), entries: map[cacheKey]*list.Element{}}
 }
 
-// get returns the program of key, compiled from the code if need be.
-func (c *cache) get(key cacheKey, code, sourceMap string) (*program, error) {
+// get returns the program of key, compiled from the code if need be; hit: it was not.
+func (c *cache) get(key cacheKey, code, sourceMap string) (p *program, hit bool, err error) {
 	entry := c.entry(key, int64(len(code)+len(sourceMap)))
-	entry.once.Do(func() { entry.program, entry.err = compile(key.module, code, sourceMap) })
-	return entry.program, entry.err
+	hit = true
+	entry.once.Do(func() {
+		hit = false
+		entry.program, entry.err = compile(key.module, code, sourceMap)
+	})
+	return entry.program, hit, entry.err
 }
 
 func (c *cache) entry(key cacheKey, size int64) *cached {

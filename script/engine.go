@@ -23,6 +23,7 @@ type Engine struct {
 	programs *cache
 	watch    *watchdog
 	client   *http.Transport
+	counts   *counts
 }
 
 // New returns an Engine. log gets the faults of the engine itself and the log
@@ -35,6 +36,7 @@ func New(config Config, log logrus.FieldLogger) *Engine {
 		programs: newCache(config.CacheSize),
 		watch:    newWatchdog(config.HeapLimit, log),
 		client:   newTransport(config.HTTPProxy),
+		counts:   newCounts(),
 	}
 }
 
@@ -84,7 +86,8 @@ type CallContext struct {
 	Task     string
 	Attempt  int
 	Step     string
-	Readonly bool // what the host API would do outside is recorded instead of done
+	Cluster  func() json.RawMessage // what the master knows of the cluster; nil, or of nil: nothing
+	Readonly bool                   // what the host API would do outside is recorded instead of done
 }
 
 func (c *Call) ref() task.PackageRef {
@@ -111,7 +114,9 @@ func (e *Engine) Call(ctx context.Context, c Call) (outcome task.Outcome) {
 	}
 	inv := newInvocation(ctx, e, &c, program)
 	defer inv.close()
-	return inv.run()
+	outcome = inv.run()
+	e.counts.observe(inv.started, &outcome, inv.stop.Load())
+	return outcome
 }
 
 // program checks that the function may be called and compiles its module.
@@ -125,7 +130,8 @@ func (e *Engine) program(c *Call) (*program, *task.Outcome) {
 		return refuse(failure(task.CodeNotFound, "package "+c.Version.Name+" has no module "+quote(c.Module)+"; it has "+moduleNames(c.Version)))
 	}
 	key := cacheKey{c.Version.Name, c.Version.Digest, c.Module}
-	compiled, err := e.programs.get(key, module.Code, module.SourceMap)
+	compiled, hit, err := e.programs.get(key, module.Code, module.SourceMap)
+	e.counts.looked(hit)
 	if err != nil {
 		return refuse(failure(task.CodeInvalid, "module "+c.Version.Name+":"+c.Module+" does not compile: "+err.Error()))
 	}

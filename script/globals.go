@@ -224,6 +224,8 @@ func (inv *invocation) contextObject() goja.Value {
 	inv.fix(object, "run", run)
 	inv.fix(object, "step", c.Step)
 	inv.fix(object, "readonly", c.Readonly)
+	// Likewise not among the keys: it is much, and made when it is asked for.
+	inv.getter(object, "cluster", goja.FLAG_FALSE, inv.cluster)
 	inv.getter(object, "cancelled", goja.FLAG_TRUE, func() goja.Value { return inv.vm.ToValue(inv.abortSignal().aborted()) })
 	// Not among the keys: who prints ctx does not listen.
 	inv.getter(object, "signal", goja.FLAG_FALSE, func() goja.Value { return inv.abortSignal().object })
@@ -237,13 +239,29 @@ func (inv *invocation) input() goja.Value {
 	if len(raw) == 0 || string(raw) == "{}" {
 		return inv.vm.NewObject()
 	}
+	return inv.parse(raw, "the input")
+}
+
+// cluster is what ctx.cluster gives: null when there is no master to tell it.
+func (inv *invocation) cluster() goja.Value {
+	if inv.call.Context.Cluster == nil {
+		return goja.Null()
+	}
+	raw := inv.call.Context.Cluster()
+	if len(raw) == 0 {
+		return goja.Null()
+	}
+	return inv.parse(raw, "the cluster's figures")
+}
+
+func (inv *invocation) parse(raw []byte, what string) goja.Value {
 	parse, ok := goja.AssertFunction(inv.vm.Get("JSON").(*goja.Object).Get("parse"))
 	if !ok {
 		panic(inv.vm.NewTypeError("JSON.parse is not a function"))
 	}
 	value, err := parse(goja.Undefined(), inv.vm.ToValue(string(raw)))
 	if err != nil {
-		panic(inv.newError("the input is not JSON: " + err.Error()))
+		panic(inv.newError(what + " is not JSON: " + err.Error()))
 	}
 	return value
 }

@@ -278,6 +278,7 @@ func (inv *invocation) fetch(ctx context.Context, request *httpRequest) (*httpRe
 	}
 	client := http.Client{Transport: inv.engine.client, CheckRedirect: inv.checkRedirect}
 	incoming, err := client.Do(outgoing)
+	inv.engine.counts.answered(incoming)
 	if err != nil {
 		return nil, inv.fetchError(request, err)
 	}

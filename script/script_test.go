@@ -361,13 +361,14 @@ func TestCacheIsBounded(t *testing.T) {
 	c := newCache(100)
 	code := "exports.main = 1 // " + strings.Repeat("x", 30)
 	for i := range 20 {
-		_, err := c.get(cacheKey{"p", string(rune('a' + i)), "m"}, code, "")
+		_, _, err := c.get(cacheKey{"p", string(rune('a' + i)), "m"}, code, "")
 		require.NoError(t, err)
 	}
 	require.Equal(t, 2, c.order.Len())
-	first, err := c.get(cacheKey{"p", "t", "m"}, code, "")
+	first, hit, err := c.get(cacheKey{"p", "t", "m"}, code, "")
 	require.NoError(t, err)
-	again, err := c.get(cacheKey{"p", "t", "m"}, code, "")
+	require.True(t, hit)
+	again, _, err := c.get(cacheKey{"p", "t", "m"}, code, "")
 	require.NoError(t, err)
 	require.Same(t, first, again)
 }

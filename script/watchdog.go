@@ -64,6 +64,12 @@ func (w *watchdog) remove(inv *invocation) {
 	delete(w.calls, inv)
 }
 
+func (w *watchdog) size() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.calls)
+}
+
 func (w *watchdog) close() {
 	w.mu.Lock()
 	if !w.closed {

@@ -53,11 +53,14 @@ type Server struct {
 	log      logrus.FieldLogger
 	draining atomic.Bool
 	open     atomic.Int64 // connections
+	counts   counts
+	writers  statusWriters
+	page     statusPage
 }
 
 // New returns a server; zero values of the configuration get their defaults.
 func New(cfg Config, log logrus.FieldLogger) *Server {
-	return &Server{cfg: cfg.withDefaults(), log: log}
+	return &Server{cfg: cfg.withDefaults(), log: log, page: newStatusPage(cfg.Version)}
 }
 
 func (c Config) withDefaults() Config {
@@ -147,6 +150,7 @@ func (s *Server) count(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		s.open.Add(1)
+		s.counts.accepted.Add(1)
 	case http.StateClosed, http.StateHijacked:
 		s.open.Add(-1)
 	}

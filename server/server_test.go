@@ -111,6 +111,15 @@ func TestStatusPage(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(body), &s))
 		require.Equal(t, server.Status{Status: 200, Version: "v<1>", Host: strings.TrimPrefix(base, "http://"), URL: path, Subsystem: "server"}, s)
 	}
+	_, body := get(t, c, base+"/status?format=json", "")
+	require.Contains(t, body, `"version":"v`)
+	_, body = get(t, c, base+"/status?format=xml", "")
+	require.Equal(t, "<h1>OK, version=v&lt;1&gt;</h1>\n", body)
+	head, err := c.Head(base + "/status")
+	require.NoError(t, err)
+	require.NoError(t, head.Body.Close())
+	require.Equal(t, "no-store", head.Header.Get("Cache-Control"))
+	require.EqualValues(t, len(body), head.ContentLength)
 	res, _ := get(t, c, base+"/elsewhere", "")
 	require.Equal(t, http.StatusNotFound, res.StatusCode)
 }

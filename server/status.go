@@ -6,6 +6,7 @@ import (
 	"html"
 	"log"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -22,12 +23,59 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc("GET "+path, s.status)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.counts.inFlight.Add(1)
+		defer s.counts.inFlight.Add(-1)
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
+		if s.page.answer(w, r) {
+			s.counts.answered(http.StatusOK)
+			return
+		}
+		counted := s.writers.get(w)
 		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
-		mux.ServeHTTP(w, r)
+		mux.ServeHTTP(counted, r)
+		s.counts.answered(max(counted.status, http.StatusOK))
+		s.writers.put(counted)
 	})
+}
+
+// statusPage is the page as it is asked for most, by load balancers many times
+// a second, with everything about it made beforehand.
+type statusPage struct {
+	text                       []byte
+	kind, length, cacheControl []string
+}
+
+func newStatusPage(version string) statusPage {
+	text := fmt.Sprintf("<h1>OK, version=%s</h1>\n", html.EscapeString(version))
+	return statusPage{
+		text: []byte(text), kind: []string{"text/html; charset=utf-8"}, length: []string{strconv.Itoa(len(text))}, cacheControl: []string{"no-store"},
+	}
+}
+
+// answer reports false when somebody wants something else, which the mux then tells.
+func (p *statusPage) answer(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodGet || r.URL.Path != statusPaths[0] && r.URL.Path != statusPaths[1] || wantsJSON(r) {
+		return false
+	}
+	p.write(w)
+	return true
+}
+
+func (p *statusPage) write(w http.ResponseWriter) {
+	header := w.Header()
+	header["Content-Type"], header["Content-Length"], header["Cache-Control"] = p.kind, p.length, p.cacheControl
+	_, _ = w.Write(p.text)
+}
+
+func wantsJSON(r *http.Request) bool {
+	for _, accept := range r.Header["Accept"] {
+		if strings.Contains(accept, "application/json") {
+			return true
+		}
+	}
+	return r.URL.RawQuery != "" && r.URL.Query().Get("format") == "json"
 }
 
 // Status is the status page in JSON.
@@ -40,8 +88,8 @@ type Status struct {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+	if wantsJSON(r) {
+		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Type", "application/json")
 		answer := Status{Status: http.StatusOK, Version: s.cfg.Version, Host: r.Host, URL: r.URL.Path, Subsystem: "server"}
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
@@ -49,8 +97,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = fmt.Fprintf(w, "<h1>OK, version=%s</h1>\n", html.EscapeString(s.cfg.Version))
+	s.page.write(w) // of a HEAD
 }
 
 // errorLog passes what net/http has to say about broken clients to the log, as

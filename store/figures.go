@@ -14,6 +14,7 @@ type Figures struct {
 	Workers map[task.WorkerState]WorkerFigures // live ones
 	Ready   []LaneFigures                      // State: what holds the runs, "" when nothing does
 	Parcels []LaneFigures
+	Waits   map[task.WaitKind]int64  // of runs that are set aside
 	Waited  map[string]time.Duration // by lane: how long the oldest work has waited that nobody has claimed
 }
 
@@ -29,7 +30,7 @@ type LaneFigures struct {
 
 // Figures counts workers, ready runs and parcels.
 func (s *Store) Figures(ctx context.Context) (Figures, error) {
-	f := Figures{Workers: map[task.WorkerState]WorkerFigures{}, Waited: map[string]time.Duration{}}
+	f := Figures{Workers: map[task.WorkerState]WorkerFigures{}, Waited: map[string]time.Duration{}, Waits: map[task.WaitKind]int64{}}
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT state, count(*), sum(running) FROM workers WHERE state IN ('active', 'draining') GROUP BY state`).
 		Query(func(rows pgx.Rows) error {
@@ -46,6 +47,12 @@ func (s *Store) Figures(ctx context.Context) (Figures, error) {
 	}
 	batch.Queue(`SELECT lane, hold, count(*) FROM ready GROUP BY lane, hold ORDER BY 1, 2`).Query(lanes(&f.Ready))
 	batch.Queue(`SELECT lane, state, count(*) FROM parcels GROUP BY lane, state ORDER BY 1, 2`).Query(lanes(&f.Parcels))
+	batch.Queue(`SELECT kind, count(*) FROM waits WHERE outcome IS NULL GROUP BY kind`).Query(func(rows pgx.Rows) error {
+		var kind task.WaitKind
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&kind, &n}, func() error { f.Waits[kind] = n; return nil })
+		return err
+	})
 	batch.Queue(laneHeads + ` SELECT lane, greatest(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8 FROM head GROUP BY lane`).
 		Query(func(rows pgx.Rows) error {
 			var lane string
@@ -71,6 +78,24 @@ const laneHeads = `
 		UNION ALL
 		SELECT lane, min(created_at) FROM parcels WHERE state = 'unclaimed' GROUP BY lane
 	)`
+
+// countLimit bounds what ClusterFigures counts of the runs that wait.
+const countLimit = 10_000
+
+// ClusterFigures are the figures of the cluster that its workers are told; the
+// caller adds those of its own master.
+func (s *Store) ClusterFigures(ctx context.Context) (f task.ClusterFigures, err error) {
+	err = s.pool.QueryRow(ctx, laneHeads+`
+		SELECT clock_timestamp(), coalesce((SELECT holder FROM leader WHERE expires_at > clock_timestamp()), ''),
+			w.count, w.slots, w.running, w.rss,
+			(SELECT count(*) FROM (SELECT 1 FROM ready WHERE hold = '' LIMIT $1) r),
+			coalesce(greatest(extract(epoch FROM clock_timestamp() - (SELECT min(since) FROM head)) * 1000, 0), 0)::float8
+		FROM (SELECT count(*), coalesce(sum(slots), 0) AS slots, coalesce(sum(running), 0) AS running, coalesce(sum(rss), 0)::bigint AS rss
+			FROM workers WHERE state IN ('active', 'draining')) w`, countLimit).
+		Scan(&f.At, &f.Leader, &f.Workers, &f.Slots, &f.Running, &f.Memory, &f.Ready, &f.Waited)
+	f.At = f.At.UTC()
+	return f, wrap(err, "read the figures of the cluster")
+}
 
 // Backlog is what waits for the workers of one master, and what they do.
 type Backlog struct {

@@ -80,11 +80,12 @@ func holdTerm(ctx context.Context, tx pgx.Tx, term int64) error {
 
 // Tick advances the cluster's tick, at most once a second however many masters
 // call it. Life and death of workers is counted in ticks, so that a time
-// without the database makes nobody lost.
-func (s *Store) Tick(ctx context.Context) error {
-	_, err := s.beats.Exec(ctx, `UPDATE cluster SET tick = tick + 1, ticked_at = clock_timestamp()
-		WHERE ticked_at <= clock_timestamp() - interval '1 second' OR ticked_at > clock_timestamp()`) // or the clock went back
-	return wrap(err, "advance the cluster's tick")
+// without the database makes nobody lost. It returns the database clock.
+func (s *Store) Tick(ctx context.Context) (now time.Time, err error) {
+	err = s.beats.QueryRow(ctx, `WITH ticked AS (UPDATE cluster SET tick = tick + 1, ticked_at = clock_timestamp()
+		WHERE ticked_at <= clock_timestamp() - interval '1 second' OR ticked_at > clock_timestamp()) -- or the clock went back
+		SELECT clock_timestamp()`).Scan(&now)
+	return now, wrap(err, "advance the cluster's tick")
 }
 
 // ClusterID identifies the installation; it prefixes what it writes to Redis.

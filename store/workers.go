@@ -30,10 +30,13 @@ type Beat struct {
 	State   task.WorkerState // active or draining
 	Running int
 	RSS     int64
+	// ClockOffset is how far the worker's clock is ahead of the database's; nil: not known yet.
+	ClockOffset *time.Duration
 }
 
 // BeatAnswer is what it hears.
 type BeatAnswer struct {
+	Now     time.Time   // the database clock when it took the heartbeat
 	Revoked bool        // the epoch is over: interrupt everything, write nothing
 	Cancel  []CancelAsk // runs of this worker that somebody wants cancelled
 }
@@ -48,10 +51,15 @@ type CancelAsk struct {
 // Beat records a sign of life on a connection of its own.
 func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error) {
 	batch := &pgx.Batch{}
-	batch.Queue(`UPDATE workers SET tick = (SELECT tick FROM cluster), beat_at = clock_timestamp(), state = $2, running = $3, rss = $4
-		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING epoch`, b.Epoch, b.State, b.Running, b.RSS).
+	var offset *float64
+	if b.ClockOffset != nil {
+		offset = new(offsetMS(*b.ClockOffset))
+	}
+	batch.Queue(`UPDATE workers SET tick = (SELECT tick FROM cluster), beat_at = clock_timestamp(), state = $2, running = $3, rss = $4,
+			clock_offset_ms = coalesce($5, clock_offset_ms)
+		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING beat_at`, b.Epoch, b.State, b.Running, b.RSS, offset).
 		QueryRow(func(row pgx.Row) error {
-			err := row.Scan(&b.Epoch)
+			err := row.Scan(&answer.Now)
 			answer.Revoked = errors.Is(err, pgx.ErrNoRows)
 			if answer.Revoked {
 				return nil
@@ -64,6 +72,9 @@ func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error)
 	})
 	return answer, wrap(s.beats.SendBatch(ctx, batch).Close(), "send a heartbeat")
 }
+
+// offsetMS is in whole microseconds, so that they read well.
+func offsetMS(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // EndWorker records that a worker process has ended: stopped when that was
 // planned, lost when it died. Runs that it left are found by Revoke at once.
@@ -113,7 +124,7 @@ func (s *Store) MarkLost(ctx context.Context, term int64) (lost []string, err er
 func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, epoch, host, pid, version, master, state, reason, queues, tags, slots, running, rss, started_at, beat_at,
-			coalesce(ended_at, clock_timestamp()) - started_at
+			coalesce(ended_at, clock_timestamp()) - started_at, clock_offset_ms
 		FROM workers WHERE $1 OR state IN ('active', 'draining') ORDER BY epoch DESC LIMIT 1000`, all)
 	if err != nil {
 		return nil, wrap(err, "list workers")
@@ -121,7 +132,7 @@ func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w task.Worker, err error) {
 		var age time.Duration
 		err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.State, &w.Reason, &w.Queues, &w.Tags,
-			&w.Slots, &w.Running, &w.RSS, &w.StartedAt, &w.BeatAt, &age)
+			&w.Slots, &w.Running, &w.RSS, &w.StartedAt, &w.BeatAt, &age, &w.ClockOffset)
 		w.Age = task.Duration(age.Round(time.Millisecond))
 		return w, err
 	})

@@ -31,4 +31,6 @@ type Worker struct {
 	Age       Duration    `json:"age"`
 	StartedAt time.Time   `json:"started_at"`
 	BeatAt    time.Time   `json:"beat_at"`
+	// ClockOffset is how many milliseconds the clock of its host is ahead of the database's.
+	ClockOffset *float64 `json:"clock_offset_ms,omitempty"`
 }

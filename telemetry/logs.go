@@ -52,6 +52,11 @@ type redactor struct{ logrus.Formatter }
 
 // Format writes a masked copy of entry.
 func (r redactor) Format(entry *logrus.Entry) ([]byte, error) {
+	masked := mask(entry)
+	return r.Formatter.Format(&masked)
+}
+
+func mask(entry *logrus.Entry) logrus.Entry {
 	masked := *entry
 	masked.Message = Redact(entry.Message)
 	masked.Data = make(logrus.Fields, len(entry.Data))
@@ -67,7 +72,7 @@ func (r redactor) Format(entry *logrus.Entry) ([]byte, error) {
 			masked.Data[key] = value
 		}
 	}
-	return r.Formatter.Format(&masked)
+	return masked
 }
 
 // redactStringer keeps a nil pointer in a field from ending the process.

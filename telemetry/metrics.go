@@ -9,7 +9,7 @@ import (
 // process and the version of the binary.
 func NewRegistry(version string) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "catena_build_info",
+		Name:        BuildInfo,
 		Help:        "Always 1; the label tells the version of the binary.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})

@@ -78,6 +78,13 @@ func (b *backlog) room() bool {
 	return b.mean.micros < limit && float64(len(b.jobs))*b.mean.micros < limit
 }
 
+// size is the number of jobs that wait.
+func (b *backlog) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.jobs)
+}
+
 // stale takes out the jobs that should go elsewhere: those that have waited for
 // longer than stuck while no slot took any, and those that have waited much
 // longer than that although slots are at work. One with a token of a rate limit

@@ -230,14 +230,18 @@ func (c *committer) commit(ctx context.Context, b *pendingBatch) {
 	}()
 	wait := 50 * time.Millisecond
 	for {
+		began := time.Now()
 		written, err := c.session.deps.Store.Write(ctx, b.Batch)
 		if err == nil {
+			c.session.metrics.commit.Observe(time.Since(began).Seconds())
+			c.session.metrics.lines.Add(float64(len(b.Logs)))
 			c.settle(b, written)
 			return
 		}
 		if ctx.Err() != nil {
 			return
 		}
+		c.session.metrics.commitErrors.Inc()
 		c.session.log.WithError(err).Warn("cannot commit outcomes; trying again")
 		pause(ctx, wait)
 		wait = min(2*wait, time.Second)
@@ -254,6 +258,7 @@ func (c *committer) settle(b *pendingBatch, written store.Written) {
 			p.done <- errRevoked
 			c.session.revoked(p.row.Run, p.row.Fence)
 		default:
+			c.session.metrics.steps.Inc()
 			p.done <- nil
 		}
 	}

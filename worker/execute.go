@@ -75,6 +75,7 @@ func (s *session) execute(work context.Context, j *job) {
 		}
 		return
 	}
+	s.begun(j)
 	ending := j.guarded(ctx)
 	spent := time.Since(j.startedAt)
 	s.finish(j, ending, spent)
@@ -114,6 +115,7 @@ func (s *session) finish(j *job, ending *store.Ending, spent time.Duration) {
 		return
 	}
 	s.commits.add(j, *ending)
+	s.metrics.of(j.lane).observe(j.claimed.Attempt, ending, spent)
 	s.deps.Observe(ending.State, spent)
 }
 
@@ -259,7 +261,7 @@ func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
 	}
 	return s.deps.Scripts.Call(ctx, script.Call{
 		Version: version, Module: call.Ref.Module, Function: call.Ref.Function, Input: call.Input, External: true,
-		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step},
+		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step, Cluster: s.deps.Cluster},
 		Log:     func(level, message string) { j.logs.line(level, call.Step, message) },
 		Stop:    j.soft, Listens: func() { listens = true; j.listening.Add(1) },
 		Resolve: j.resolve, Admit: s.gate.pass,

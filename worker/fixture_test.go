@@ -115,7 +115,7 @@ func (c *cluster) lead() {
 			_, _ = waits.RunOnce(ctx, lease.Term)
 			_, _, _ = c.store.Revoke(ctx, lease.Term)
 			if n%25 == 0 {
-				_ = c.store.Tick(ctx)
+				_, _ = c.store.Tick(ctx)
 				_ = c.dispatch.Reenqueue(ctx, lease.Term)
 			}
 		}

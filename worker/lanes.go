@@ -151,6 +151,7 @@ func (s *session) claim(ctx context.Context, item queue.Item) []*job {
 	if s.gate.pass(ctx) != nil || !s.hold(item.Parcel) {
 		return nil
 	}
+	asked := time.Now()
 	runs, err := s.deps.Store.Claim(ctx, s.epoch, item.Parcel, item.DispatchNo)
 	for err != nil && s.working() {
 		// Perhaps it was committed, and claimed means possibly running: ask until
@@ -159,10 +160,13 @@ func (s *session) claim(ctx context.Context, item queue.Item) []*job {
 		pause(ctx, 200*time.Millisecond)
 		runs, err = s.deps.Store.Claim(context.WithoutCancel(ctx), s.epoch, item.Parcel, item.DispatchNo)
 	}
+	s.metrics.claim.Observe(time.Since(asked).Seconds())
 	if err != nil || len(runs) == 0 {
+		s.metrics.refused.Inc()
 		s.letGo(item.Parcel)
 		return nil
 	}
+	s.metrics.claimed.Inc()
 	parcel := &parcelRef{id: item.Parcel, left: len(runs)}
 	jobs := make([]*job, len(runs))
 	for i := range runs {
@@ -202,5 +206,6 @@ func (s *session) offerAgain(ctx context.Context, item queue.Item) {
 	if err != nil || !ok {
 		return // the reconciler enqueues unclaimed parcels again
 	}
+	s.metrics.offered.Inc()
 	s.deps.Dispatch.Enqueue(ctx, []store.Parcel{parcel})
 }

@@ -250,17 +250,21 @@ func (s *session) beat(ctx context.Context) {
 		state = task.WorkerDraining
 	}
 	s.mu.Unlock()
-	answer, err := s.deps.Store.Beat(ctx, store.Beat{Epoch: s.epoch, State: state, Running: running, RSS: s.deps.RSS()})
+	answer, err := s.deps.Store.Beat(ctx, store.Beat{Epoch: s.epoch, State: state, Running: running, RSS: s.deps.RSS(), ClockOffset: s.clockOffset()})
 	switch {
 	case err != nil:
 		if ctx.Err() == nil {
+			s.metrics.beatErrors.Inc()
 			s.log.WithError(err).Warn("heartbeat failed")
 		}
 		return
 	case answer.Revoked:
+		s.metrics.revocations.Inc()
 		s.end(errRevoked)
 		return
 	}
+	s.metrics.beat.Observe(time.Since(sent).Seconds())
+	s.readClock(sent, answer.Now)
 	s.gate.beat(sent)
 	asked := make(map[uuid.UUID]store.CancelAsk, len(answer.Cancel))
 	for _, ask := range answer.Cancel {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/catena-run/catena/chain"
 	"github.com/catena-run/catena/dispatch"
+	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/pkgstore"
 	"github.com/catena-run/catena/queue"
 	"github.com/catena-run/catena/script"
@@ -105,6 +107,8 @@ type Deps struct {
 	RSS      func() int64                            // bytes this process holds
 	Session  func(epoch int64, id string)            // told of each new session; may be nil
 	Observe  func(state task.State, d time.Duration) // told of each ended attempt; may be nil
+	Cluster  func() json.RawMessage                  // what package code sees as ctx.cluster; may be nil
+	Clock    *healthcheck.Clock                      // estimated here; may be nil
 }
 
 // Worker runs until it is told to stop.
@@ -112,6 +116,9 @@ type Worker struct {
 	cfg       Config
 	deps      Deps
 	revisions *revisions
+	clock     *healthcheck.Clock // of this host beside the database's
+	metrics   *metrics
+	current   atomic.Pointer[session]
 }
 
 // New returns a worker; Run starts it.
@@ -129,7 +136,13 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if deps.Observe == nil {
 		deps.Observe = func(task.State, time.Duration) {}
 	}
-	return &Worker{cfg: cfg, deps: deps, revisions: newRevisions(deps.Store)}, nil
+	if deps.Cluster == nil {
+		deps.Cluster = func() json.RawMessage { return nil }
+	}
+	if deps.Clock == nil {
+		deps.Clock = &healthcheck.Clock{}
+	}
+	return &Worker{cfg: cfg, deps: deps, revisions: newRevisions(deps.Store), clock: deps.Clock, metrics: newMetrics()}, nil
 }
 
 // Run works until ctx ends, then drains: it claims nothing more, gives back
@@ -184,6 +197,7 @@ func (w *Worker) newSession(ctx context.Context) (*session, error) {
 		live: map[uuid.UUID]*job{}, consumers: map[string]queue.Consumer{}, held: map[int64]bool{}, stuck: make(chan struct{}),
 	}
 	s.commits = newCommitter(s)
+	w.current.Store(s)
 	w.deps.Session(epoch, id)
 	return s, nil
 }

@@ -29,6 +29,7 @@ type options struct {
 	rows                  int
 	parts                 bool // Catena's own parts instead of the comparison
 	limits                bool // Catena with limits beside Catena without
+	http                  bool // the status page beside a bare handler of net/http
 	only, profile         string
 }
 
@@ -48,6 +49,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure only subjects, loads (-limits) or parts (-parts: steps, calls, schedules) whose name contains this")
 	flag.BoolVar(&o.parts, "parts", false, "measure Catena's parts that have no peer here: steps, calls, schedules")
 	flag.BoolVar(&o.limits, "limits", false, "measure runs without limits beside runs with limits on 1,000 keys")
+	flag.BoolVar(&o.http, "http", false, "measure the status page of the shared server beside a bare handler of net/http")
 	flag.IntVar(&o.schedules, "schedules", 1_000_000, "schedules in the table, with -parts")
 	flag.BoolVar(&o.history, "history", false, "measure Catena with an empty and with a large history")
 	flag.IntVar(&o.rows, "rows", 10_000_000, "ended runs in the history, with -history")
@@ -73,6 +75,10 @@ func run(ctx context.Context, out io.Writer, o options) error {
 			return err
 		}
 		defer pprof.StopCPUProfile()
+	}
+	if o.http {
+		fmt.Fprintf(out, "%s, %d cores, %s\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly))
+		return printFigures(out)(ours.HTTP(ctx))
 	}
 	servers := bench.Servers{PostgresURL: os.Getenv("CATENA_TEST_POSTGRES_URL"), RedisURL: os.Getenv("CATENA_TEST_REDIS_URL")}
 	if servers.PostgresURL == "" || servers.RedisURL == "" {
