@@ -81,7 +81,7 @@ func TestAHandOverThatFailsChangesNothing(t *testing.T) {
 func TestPlannedRestartsFailNothing(t *testing.T) {
 	if os.Getenv("CATENA_TEST_FAULTS") == "long" {
 		planned(t, restarts{number: int(setting(t, "CATENA_TEST_RESTARTS", 100)), requests: 2000, runs: 200, memory: true,
-			settings: [2][]string{{"worker.maxRuns=2000"}, {"worker.ttl=25s"}}})
+			settings: [2][]string{{"worker.maxRuns=2000"}, {"worker.ttl=12s"}}})
 		return
 	}
 	planned(t, restarts{number: 8, requests: 400, runs: 100, settings: [2][]string{{"worker.maxRuns=150"}, {"worker.ttl=12s"}}})
