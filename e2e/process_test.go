@@ -70,6 +70,7 @@ type logLine struct {
 	HTTP      string `json:"http"`
 	Reason    string `json:"reason"`
 	Successor int    `json:"successor"`
+	PID       int    `json:"pid"`
 	text      string
 }
 

@@ -81,7 +81,7 @@ func TestAHandOverThatFailsChangesNothing(t *testing.T) {
 func TestPlannedRestartsFailNothing(t *testing.T) {
 	if os.Getenv("CATENA_TEST_FAULTS") == "long" {
 		planned(t, restarts{number: int(setting(t, "CATENA_TEST_RESTARTS", 100)), requests: 2000, runs: 200, memory: true,
-			settings: [2][]string{{"worker.maxRuns=2000"}, {"worker.ttl=25s"}}})
+			settings: [2][]string{{"worker.maxRuns=2000"}, {"worker.ttl=12s"}}})
 		return
 	}
 	planned(t, restarts{number: 8, requests: 400, runs: 100, settings: [2][]string{{"worker.maxRuns=150"}, {"worker.ttl=12s"}}})
@@ -97,7 +97,7 @@ type restarts struct {
 func planned(t *testing.T, r restarts) {
 	c := newCluster(t, "worker.slots=16", "worker.drainTimeout=10s", "server.drainGrace=2s")
 	if r.memory {
-		c.settings = append(c.settings, "worker.maxMemory=300MiB", "script.heapLimit=500MiB")
+		c.settings = append(c.settings, "worker.maxMemory=300MiB", "script.heapLimit=290MiB")
 	}
 	var masters []*node
 	for _, settings := range r.settings {
@@ -107,7 +107,7 @@ func planned(t *testing.T, r restarts) {
 	c.push()
 	text, err := os.ReadFile("testdata/schedules.yaml")
 	require.NoError(t, err)
-	c.apply(scheduleLine.ReplaceAllString(string(text), "") + "\n---\nname: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 260, ms: 2500}}]\n")
+	c.apply(scheduleLine.ReplaceAllString(string(text), "") + "\n---\nname: hold\nchain: [{call: \"faults:work?hold\", with: {megabytes: 220, ms: 2500}}]\n")
 	l, stop := newLoad(c, 7), make(chan struct{})
 	var streams sync.WaitGroup
 	streams.Go(func() { l.steady(t.Context(), stop, r.runs) })
@@ -130,7 +130,7 @@ func planned(t *testing.T, r restarts) {
 				c.upgrade(m)
 				upgrades++
 			} else {
-				l.submit(t.Context(), kind{task: "hold", attempt: 1}, 1)
+				c.press(l, masters)
 			}
 		}
 		pace(t.Context(), 2*time.Second)
@@ -165,6 +165,29 @@ func planned(t *testing.T, r restarts) {
 	asked := guests[0].asked.Load() + guests[1].asked.Load()
 	fmt.Printf("%d planned restarts %v in %v: %d requests answered (%.0f/s), %d runs done (%.0f/s), none failed, lost or doubled\n", total(), reasons,
 		took.Round(time.Second), asked, float64(asked)/took.Seconds(), len(runs), float64(len(runs))/took.Seconds())
+}
+
+// press has a run take so much memory that its worker is replaced, and waits
+// until that one drains: told to stop by somebody else too, it would stop at once.
+func (c *cluster) press(l *load, masters []*node) {
+	c.t.Helper()
+	replaced := func() (pids []int) {
+		for _, m := range masters {
+			for _, line := range m.log.find(`"worker is replaced"`) {
+				if strings.Contains(line.Reason, "of memory") {
+					pids = append(pids, line.PID)
+				}
+			}
+		}
+		return pids
+	}
+	before := len(replaced())
+	l.submit(c.t.Context(), kind{task: "hold", attempt: 1}, 1)
+	c.eventually(func() bool { return len(replaced()) > before }, "no worker is replaced for its memory")
+	c.eventually(func() bool {
+		pids := replaced()
+		return !slices.ContainsFunc(c.live(), func(w task.Worker) bool { return w.State == task.WorkerActive && slices.Contains(pids, w.PID) })
+	}, "the worker with too much memory does not drain")
 }
 
 // stopOne tells a supervised worker to stop and waits for the one in its place.
