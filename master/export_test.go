@@ -6,12 +6,24 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
 )
 
 // Supervise runs only the supervisor.
 func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned bool, reason string)) {
 	m.supervisor.died = func(d death) { died(d.epoch, d.planned, d.reason) }
 	m.supervisor.run(ctx)
+}
+
+// Obey gives orders to the supervisor.
+func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
+
+// OnOrder has advanced told how orders come along.
+func (m *Master) OnOrder(advanced func(epoch int64, state task.OrderState, detail string)) {
+	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+		advanced(epoch, state, detail)
+		return nil
+	}
 }
 
 // Candidate is a candidate without a master.

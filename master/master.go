@@ -19,12 +19,18 @@ import (
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/source"
 	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
 )
 
 // Config of a master.
 type Config struct {
 	Name        string // who it is, in the leader's row
-	Lead        bool   // whether it competes for leadership
+	Host        string
+	PID         int
+	Version     string
+	Admin       string            // address of its API
+	Settings    map[string]string // those that the masters of a cluster should have in common
+	Lead        bool              // whether it competes for leadership
 	Retention   Retention
 	Supervision Supervision
 	Scaling     Scaling
@@ -68,6 +74,9 @@ func New(cfg Config, deps Deps) *Master {
 		retention: cfg.Retention, log: deps.Log, died: make(chan struct{}, 1)}
 	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.leader.lead}
 	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.workerDied)
+	if deps.Store != nil {
+		m.supervisor.advanced = deps.Store.AdvanceOrder
+	}
 	return m
 }
 
@@ -84,6 +93,7 @@ func (m *Master) Run(ctx context.Context) error {
 	defer stop()
 	var duties sync.WaitGroup
 	duties.Go(func() { m.ticks(control) })
+	duties.Go(func() { m.presence(control) })
 	if m.cfg.Lead {
 		duties.Go(func() { m.candidate.run(ctx) })
 	}
@@ -93,6 +103,7 @@ func (m *Master) Run(ctx context.Context) error {
 	m.supervisor.run(ctx)
 	stop()
 	duties.Wait()
+	m.absent()
 	return nil
 }
 
@@ -146,5 +157,8 @@ func (m *Master) recordDeath(ctx context.Context, d death) error {
 	if guilty != nil {
 		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return m.deps.Store.EndWorker(ctx, d.epoch, task.WorkerLost, d.reason) // where it ended in order before it had to be killed
 }

@@ -2,12 +2,12 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"os"
+	"strconv"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/configs"
 	"github.com/catena-run/catena/healthcheck"
@@ -30,6 +30,16 @@ type WorkerOptions struct {
 	Listeners  string // kinds of the shared listeners, which are on the descriptors after that
 }
 
+// slot is which of its master's places this worker fills; nil where the master
+// does not tell.
+func (o WorkerOptions) slot() *int {
+	slot, err := strconv.Atoi(os.Getenv(master.SlotVariable))
+	if err != nil || !o.Supervised {
+		return nil
+	}
+	return &slot
+}
+
 // RunWorker runs a worker until ctx ends and it has drained.
 func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	log := newLog(cfg, o.Err)
@@ -43,28 +53,46 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	defer serving.Wait()
 	defer dead()
 	serving.Go(func() { reports.alive(living) })
+	limitWorker(cfg, log)
+	serving.Go(func() {
+		guardMemory(living, cfg, log, func(reason string) { reports.send(master.Report{Memory: reason}) })
+	})
+	err := runWorker(ctx, stop, cfg, o, log, reports, &serving)
+	if err != nil {
+		reports.send(master.Report{Failed: err.Error()})
+	}
+	return err
+}
+
+// runWorker connects the parts of a worker and runs it.
+func runWorker(ctx context.Context, stop context.CancelFunc, cfg configs.Config, o WorkerOptions, log *logrus.Logger,
+	reports *reporter, serving *sync.WaitGroup,
+) error {
 	b, err := openBase(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-
+	if err := b.belongs(ctx); err != nil {
+		return err
+	}
 	engine := script.New(scriptConfig(cfg), log)
 	defer engine.Close()
 	memory := newMemory(ctx)
 	w, err := worker.New(worker.Config{
 		Queues: cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
 		CancelGrace: cancelGrace(cfg), KillGrace: time.Duration(cfg.Worker.KillGrace),
-		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
+		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master, Slot: o.slot(),
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
-		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
+		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss, CPU: memory.cpu, Leave: func(string) { stop() },
 		Session: func(epoch int64, id string) { reports.send(master.Report{Epoch: epoch, ID: id}) },
 		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
 	})
 	if err != nil {
 		return err
 	}
+	reports.watch(w)
 	shared, err := server.Inherit(o.Listeners, listenerFD)
 	if err != nil {
 		return err
@@ -95,6 +123,7 @@ type memory struct {
 
 	mu   sync.Mutex
 	last int64
+	load float64
 	at   time.Time
 }
 
@@ -106,65 +135,23 @@ func newMemory(ctx context.Context) *memory {
 func (m *memory) rss() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.meter == nil || time.Since(m.at) < 900*time.Millisecond {
-		return m.last
-	}
-	if f, err := m.meter.Read(context.WithoutCancel(m.ctx)); err == nil {
-		m.last, m.at = int64(f.RSS), time.Now()
-	}
+	m.read()
 	return m.last
 }
 
-// reporter tells the supervising master of sessions and heartbeats. When the
-// master is gone it stops the worker.
-type reporter struct {
-	runs atomic.Int64 // executed
-
-	mu   sync.Mutex
-	file *os.File
-	gone context.CancelFunc
+// cpu is the share of one core.
+func (m *memory) cpu() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.read()
+	return m.load
 }
 
-func newReporter(supervised bool, gone context.CancelFunc) *reporter {
-	r := &reporter{gone: gone}
-	if supervised {
-		syscall.CloseOnExec(master.ReportFD) // its end tells the master that this process is gone
-		r.file = os.NewFile(master.ReportFD, "reports")
-	}
-	return r
-}
-
-func (r *reporter) send(report master.Report) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file == nil {
+func (m *memory) read() {
+	if m.meter == nil || time.Since(m.at) < 900*time.Millisecond {
 		return
 	}
-	if err := json.NewEncoder(r.file).Encode(report); err != nil {
-		r.gone()
-	}
-}
-
-// alive gives a sign of life each second, whatever the database does: only a
-// process that is stuck or stopped as a whole falls silent.
-func (r *reporter) alive(ctx context.Context) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			r.send(master.Report{Alive: true, Runs: r.runs.Load()})
-		}
-	}
-}
-
-func (r *reporter) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file != nil {
-		_ = r.file.Close() // only this process's end
-		r.file = nil
+	if f, err := m.meter.Read(context.WithoutCancel(m.ctx)); err == nil {
+		m.last, m.load, m.at = int64(f.RSS), f.CPU, time.Now()
 	}
 }

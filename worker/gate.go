@@ -32,6 +32,13 @@ func (g *gate) beat(sent time.Time) {
 	g.moved = make(chan struct{})
 }
 
+// open reports whether the last acknowledged heartbeat is young enough.
+func (g *gate) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Before(g.until)
+}
+
 // pass blocks while the gate is shut; it returns the cause when ctx ends first.
 func (g *gate) pass(ctx context.Context) error {
 	for {
