@@ -52,6 +52,7 @@ func New(deps Deps, c Config) (http.Handler, error) {
 	s.readonlyRoutes()
 	s.packageRoutes()
 	s.adminRoutes()
+	s.fleetRoutes()
 	allowNull(s.api.OpenAPI().Components.Schemas.Map())
 	document, err := json.Marshal(s.api.OpenAPI())
 	if err != nil {

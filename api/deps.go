@@ -129,6 +129,7 @@ type Deps struct {
 	Runs          Runs
 	Waits         Waits
 	Records       Records
+	Fleet         Fleet
 	Backfills     Backfills
 	Backfiller    Backfiller
 	Submitter     Submitter
@@ -152,7 +153,7 @@ func (d Deps) validate() error {
 		name    string
 		missing bool
 	}{
-		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Sources", d.Sources == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil},
+		{"Tasks", d.Tasks == nil}, {"Calendars", d.Calendars == nil}, {"Sources", d.Sources == nil}, {"Runs", d.Runs == nil}, {"Waits", d.Waits == nil}, {"Records", d.Records == nil}, {"Fleet", d.Fleet == nil},
 		{"Backfills", d.Backfills == nil}, {"Backfiller", d.Backfiller == nil},
 		{"Submitter", d.Submitter == nil}, {"Waiter", d.Waiter == nil}, {"Packages", d.Packages == nil},
 		{"Tokens", d.Tokens == nil}, {"Authenticator", d.Authenticator == nil}, {"Audit", d.Audit == nil},

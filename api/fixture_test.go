@@ -89,7 +89,7 @@ func start(t *testing.T, changes ...func(*api.Deps, *api.Config)) *fixture {
 	require.NoError(t, err)
 
 	deps := api.Deps{
-		Tasks: s, Calendars: s, Sources: s, Runs: s, Waits: s, Records: s, Backfills: s, Backfiller: scheduler.NewBackfills(s), Submitter: dispatch.New(s, q, log), Waiter: poller,
+		Tasks: s, Calendars: s, Sources: s, Runs: s, Waits: s, Records: s, Fleet: s, Backfills: s, Backfiller: scheduler.NewBackfills(s), Submitter: dispatch.New(s, q, log), Waiter: poller,
 		Packages: pkgstore.New(s.Pool(), pkgstore.Config{}), Tokens: s, Authenticator: known, Audit: s,
 		Doctor:  func(context.Context) []api.Check { return []api.Check{{Name: "postgres", OK: true, Detail: "16.1"}} },
 		Live:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),

@@ -63,7 +63,12 @@ const (
 	GetBackfill    Action = "get-backfill"
 	CancelBackfill Action = "cancel-backfill"
 
-	ListWorkers Action = "list-workers"
+	ListWorkers    Action = "list-workers"
+	GetWorker      Action = "get-worker"
+	RestartWorker  Action = "restart-worker"
+	RestartWorkers Action = "restart-workers"
+	DrainWorker    Action = "drain-worker"
+	ListMasters    Action = "list-masters"
 
 	ApplyCalendars Action = "apply-calendars"
 	ListCalendars  Action = "list-calendars"
@@ -102,11 +107,12 @@ const (
 func Least(action Action) Role {
 	switch action {
 	case ListTasks, ListCosts, GetTask, ListDue, ListCalendars, GetCalendar, ListRuns, GetRun, GetTree, ListEvents, WaitRuns, GetLogs, WhyRun, ListFires, ListWorkers,
-		ListSources, GetSource, ListSourceItems,
+		GetWorker, ListMasters, ListSources, GetSource, ListSourceItems,
 		ListBackfills, GetBackfill, ListPackages, GetPackage, ListVersions, ListReleases, ListFiles, GetArchive, Doctor, GetStats:
 		return Viewer
 	case ApplyTasks, ApplyCalendars, PutCalendar, DeleteCalendar, PauseTask, ResumeTask, DeleteTask, ReadonlyRun, StartRun, StartRuns, CancelRun, RetryRun, CancelRuns, RetryRuns,
 		PauseSchedule, ResumeSchedule, CreateBackfill, CancelBackfill,
+		RestartWorker, RestartWorkers, DrainWorker,
 		PauseSource, ResumeSource, PollSource, DeleteSource,
 		SendEvent, ApproveRun, // a run may ask for a higher role
 		PushPackage, PromotePackage, RollbackPackage, DeletePackage:

@@ -15,6 +15,8 @@ var doing = map[Action]string{
 	ApproveRun: "approving a run", SendEvent: "sending an event", ListEvents: "listing events",
 	CancelRuns: "cancelling runs by filter", RetryRuns: "retrying runs by filter",
 	ListFires: "listing due times", ListWorkers: "listing the workers",
+	GetWorker: "looking at a worker", RestartWorker: "restarting a worker", RestartWorkers: "restarting workers", DrainWorker: "draining a worker",
+	ListMasters: "listing the masters",
 	PushPackage: "pushing a package", ListPackages: "listing the packages", GetPackage: "looking at a package",
 	ListVersions: "listing a package's versions", ListReleases: "listing a package's releases", ListFiles: "listing a package's files",
 	GetArchive: "pulling a package", PromotePackage: "promoting a package", RollbackPackage: "rolling a package back", DeletePackage: "deleting a package",

@@ -138,8 +138,8 @@ func (s *session) root() *cobra.Command {
 	flags.StringVar(&s.token, "token", "", "token for the server (CATENA_TOKEN)")
 	flags.BoolVar(&s.json, "json", false, "write JSON")
 	root.AddCommand(
-		s.devCommand(), s.masterCommand(), s.workerCommand(), s.migrateCommand(), s.configCommand(),
-		s.pkgCommand(), s.taskCommand(), s.calendarCommand(), s.sourceCommand(), s.runsCommand(), s.eventCommand(), s.firesCommand(), s.backfillCommand(), s.workersCommand(),
+		s.devCommand(), s.masterCommand(), s.workerCommand(), s.startCommand(), s.migrateCommand(), s.configCommand(),
+		s.pkgCommand(), s.taskCommand(), s.calendarCommand(), s.sourceCommand(), s.runsCommand(), s.eventCommand(), s.firesCommand(), s.backfillCommand(), s.workersCommand(), s.mastersCommand(),
 		s.tokenCommand(), s.adminCommand(), s.doctorCommand(), s.checkCommand(), s.versionCommand(),
 	)
 	return root

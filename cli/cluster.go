@@ -124,9 +124,11 @@ func (s *session) workersCommand() *cobra.Command {
 				bytesText(w.RSS), span(time.Duration(w.Age)), clockText(w.ClockOffset), servedText(w), w.Version, short(w.Reason, 60),
 			})
 		}
-		return s.table("no worker is alive; start one with catena worker",
+		err = s.table("no worker is alive; start one with catena worker",
 			[]string{"ID", "HOST", "PID", "STATE", "RUNNING", "RSS", "AGE", "CLOCK", "QUEUES", "VERSION", "REASON"}, rows)
+		s.sayCrashLoops(cmd.Context(), c)
+		return err
 	})
 	listing.Flags().BoolVar(&all, "all", false, "also those that have ended")
-	return group("workers", "Look at the workers", listing)
+	return group("workers", "Look at the workers, replace and drain them", listing, s.workersShow(), s.workersRestart(), s.workersDrain())
 }

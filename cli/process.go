@@ -40,7 +40,11 @@ func (s *session) config(f configFlags) (configs.Config, error) {
 		}
 		return configs.Load(configs.Source{File: "standard input", Text: text})
 	}
-	return configs.Load(configs.Source{File: s.configPath(f), Environ: s.Environ, Set: f.set})
+	c, notice, err := configs.LoadNoting(configs.Source{File: s.configPath(f), Environ: s.Environ, Set: f.set})
+	if notice != "" {
+		s.note("note: %s", notice)
+	}
+	return c, err
 }
 
 // processConfig also wants what a master or worker cannot start without.

@@ -8,7 +8,8 @@ import (
 
 // Config is the configuration of a process. Tags of a field: yaml is its key,
 // doc its description; min, max and enum bound its value; check names a rule of
-// rules.go; secret says how Masked hides it (url: only the password in it).
+// rules.go; secret says how Masked hides it (url: only the password in it);
+// common marks what the masters of a cluster should have alike.
 type Config struct {
 	Cluster   Cluster   `yaml:"cluster" doc:"What the processes of one cluster share."`
 	Postgres  Postgres  `yaml:"postgres" doc:"The database that holds everything worth keeping."`
@@ -25,7 +26,7 @@ type Config struct {
 
 // Cluster is what the processes of one cluster share.
 type Cluster struct {
-	Name string `yaml:"name" check:"name" doc:"Prefix of the cluster's keys in Redis; give clusters that share a Redis different names."`
+	Name string `yaml:"name" check:"name" common:"true" doc:"Prefix of the cluster's keys in Redis; give clusters that share a Redis different names."`
 }
 
 // Postgres is the connection to the database.
@@ -56,7 +57,10 @@ type Master struct {
 	ScaleUpAfter   task.Duration `yaml:"scaleUpAfter" min:"100ms" doc:"How long work waits before one more worker is started."`
 	ScaleDownAfter task.Duration `yaml:"scaleDownAfter" min:"1s" doc:"How long the last worker is not needed before it is stopped."`
 	Leader         bool          `yaml:"leader" doc:"Whether this master may become the leader: scheduler, dispatcher, reconciler and retention."`
-	CatchUpRate    int           `yaml:"catchUpRate" min:"1" max:"100000" doc:"Runs a second, in the whole cluster, that make up for due times that passed while nobody was there."`
+	// HealthCheckInterval is also what a hang is counted in.
+	HealthCheckInterval task.Duration `yaml:"healthCheckInterval" min:"200ms" max:"30s" doc:"How often this master checks each of its workers: memory, CPU, age, an answer to a probe. One that is silent and idle for 2.8 of them, or silent for 8.4, hangs and is replaced."`
+	Cgroups             string        `yaml:"cgroups" enum:"auto off" doc:"auto gives each worker a cgroup of version 2 with twice worker.maxMemory, where this master's own was delegated to it."`
+	CatchUpRate         int           `yaml:"catchUpRate" common:"true" min:"1" max:"100000" doc:"Runs a second, in the whole cluster, that make up for due times that passed while nobody was there."`
 }
 
 // Server is the shared server.
@@ -101,17 +105,17 @@ type Script struct {
 
 // Packages is the package store.
 type Packages struct {
-	MaxSize   Size `yaml:"maxSize" min:"1KiB" max:"1GiB" doc:"Bytes of all files of one package version."`
+	MaxSize   Size `yaml:"maxSize" min:"1KiB" max:"1GiB" common:"true" doc:"Bytes of all files of one package version."`
 	CacheSize Size `yaml:"cacheSize" min:"1MiB" doc:"Bytes of package code that a worker keeps in memory."`
 }
 
 // Retention says how long ended runs and the audit are kept.
 type Retention struct {
-	Runs task.Duration `yaml:"runs" min:"1h" doc:"Age at which runs, their steps and their fires are dropped; a task may say otherwise of its runs."`
-	Logs task.Duration `yaml:"logs" min:"1h" doc:"Age at which the logs of runs are dropped."`
+	Runs task.Duration `yaml:"runs" min:"1h" common:"true" doc:"Age at which runs, their steps and their fires are dropped; a task may say otherwise of its runs."`
+	Logs task.Duration `yaml:"logs" min:"1h" common:"true" doc:"Age at which the logs of runs are dropped."`
 	// Audit is not bound to runs: whoever must show who changed what needs it longer.
-	Audit  task.Duration `yaml:"audit" min:"24h" doc:"Age at which the record of who changed what is removed."`
-	Events task.Duration `yaml:"events" min:"1m" doc:"How long an event is kept for runs that began before it and do not wait for it yet."`
+	Audit  task.Duration `yaml:"audit" min:"24h" common:"true" doc:"Age at which the record of who changed what is removed."`
+	Events task.Duration `yaml:"events" min:"1m" common:"true" doc:"How long an event is kept for runs that began before it and do not wait for it yet."`
 }
 
 // Health are the liveness endpoints.
@@ -123,8 +127,11 @@ type Health struct {
 
 // Log is the log of a process.
 type Log struct {
-	Level  string `yaml:"level" enum:"debug info warn error" doc:"The least important lines that are written."`
-	Format string `yaml:"format" enum:"auto text json" doc:"auto writes text on a terminal and JSON elsewhere."`
+	Level          string `yaml:"level" enum:"debug info warn error" doc:"The least important lines that are written."`
+	Format         string `yaml:"format" enum:"auto text json" doc:"auto writes text on a terminal and JSON elsewhere."`
+	HealthChecks   bool   `yaml:"healthChecks" doc:"Whether a master writes the figures of each check of a worker."`
+	WorkerMessages bool   `yaml:"workerMessages" doc:"Whether a master writes what its workers report."`
+	WorkerRestarts bool   `yaml:"workerRestarts" doc:"Whether a master writes of planned replacements of workers; of others it always does."`
 }
 
 // Default returns the configuration of a process that is told nothing.
@@ -133,7 +140,7 @@ func Default() Config {
 		Cluster:  Cluster{Name: "catena"},
 		Postgres: Postgres{MaxConns: 16},
 		Redis:    Redis{Sentinel: Sentinel{Addresses: []string{}}},
-		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, CatchUpRate: 100,
+		Master: Master{Admin: "127.0.0.1:20081", Workers: 2, Leader: true, CatchUpRate: 100, HealthCheckInterval: task.Duration(time.Second), Cgroups: "auto",
 			ScaleUpAfter: task.Duration(2 * time.Second), ScaleDownAfter: task.Duration(time.Minute)},
 		Server: defaultServer(),
 		Worker: Worker{Queues: []string{"*"}, Tags: []string{}, Slots: 32, MaxMemory: 512 * MiB, DrainTimeout: task.Duration(30 * time.Second),
@@ -142,7 +149,7 @@ func Default() Config {
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Events: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
 		Health:    Health{Timeout: task.Duration(2 * time.Second)},
-		Log:       Log{Level: "info", Format: "auto"},
+		Log:       Log{Level: "info", Format: "auto", WorkerRestarts: true},
 	}
 }
 

@@ -43,6 +43,14 @@ func Markdown() string {
 			}
 		}
 	}
+	b.WriteString("\n## Former names\n\nThese are accepted wherever keys are, with one notice that names today's. A setting under both names is an error.\n\n| former name | today's |\n|---|---|\n")
+	for _, f := range formers {
+		remark := ""
+		if f.doc != "" {
+			remark = " (in " + f.doc + ")"
+		}
+		fmt.Fprintf(&b, "| `%s`%s | `%s` |\n", f.old, remark, f.path)
+	}
 	return b.String()
 }
 

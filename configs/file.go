@@ -72,7 +72,13 @@ func (l *loader) entry(file, name, path string, keyNode, value *yamlv3.Node) {
 	if value.Kind == yamlv3.AliasNode {
 		value = value.Alias
 	}
-	switch _, isKey := l.key(name); {
+	_, isKey := l.key(name)
+	_, isFormer := formerOf(name)
+	switch {
+	case isFormer && !strings.Contains(keyNode.Value, "."):
+		l.origins[name] = at(file, keyNode)
+	case !isKey && formerSection(name) && !l.isSection(name) && value.Kind == yamlv3.MappingNode:
+		l.walk(file, name, value)
 	case strings.Contains(keyNode.Value, ".") || (!isKey && !l.isSection(name)):
 		l.unknownKey(at(file, keyNode), join(path, keyNode.Value))
 	case isKey:

@@ -31,6 +31,7 @@ type Key struct {
 	Min     string
 	Max     string
 	Enum    []string
+	Common  bool // the masters of a cluster should have the same value
 	check   string
 	index   []int // of the field in Config
 }
@@ -78,7 +79,8 @@ func newKey(path string, kind Kind, field reflect.StructField, index []int, valu
 	return Key{
 		Path: path, Env: envName(path), Kind: kind, Default: show(value), Doc: field.Tag.Get("doc"),
 		Secret: field.Tag.Get("secret"), Min: field.Tag.Get("min"), Max: field.Tag.Get("max"),
-		Enum: strings.Fields(field.Tag.Get("enum")), check: field.Tag.Get("check"), index: index,
+		Common: field.Tag.Get("common") == "true",
+		Enum:   strings.Fields(field.Tag.Get("enum")), check: field.Tag.Get("check"), index: index,
 	}
 }
 

@@ -27,21 +27,28 @@ type Source struct {
 // Load lays the sources over the defaults and validates the result. Its error
 // joins every problem found, each with its place.
 func Load(src Source) (Config, error) {
+	c, _, err := load(src)
+	return c, err
+}
+
+func load(src Source) (c Config, notice string, err error) {
 	l := &loader{k: koanf.New("."), origins: map[string]string{}}
 	l.keys, l.sections = describe()
 	if src.File != "" && src.Text == nil {
 		text, err := os.ReadFile(src.File)
 		if err != nil {
-			return Config{}, unreadable(src.File, err)
+			return Config{}, "", unreadable(src.File, err)
 		}
 		src.Text = text
 	}
 	if !l.file(src.File, src.Text) {
-		return Config{}, errors.Join(l.problems...)
+		return Config{}, "", errors.Join(l.problems...)
 	}
 	l.environment(src.Environ)
 	l.flags(src.Set)
-	return l.finish()
+	former, notice := l.translate()
+	c, err = l.finish(former)
+	return c, notice, err
 }
 
 func unreadable(file string, err error) error {
@@ -152,6 +159,9 @@ func (l *loader) environment(environ []string) {
 		names = append(names, key.Env)
 		paths[key.Env] = key.Path
 	}
+	for _, f := range formers {
+		paths[envName(f.old)] = f.old
+	}
 	provider := env.Provider(".", env.Opt{
 		Prefix:      EnvPrefix,
 		EnvironFunc: func() []string { return append(aliases(environ), environ...) },
@@ -186,7 +196,9 @@ func (l *loader) flags(set []string) {
 	for _, assignment := range set {
 		path, value, ok := strings.Cut(assignment, "=")
 		where := "--set " + path
-		if _, known := l.key(path); !ok || !known {
+		_, known := l.key(path)
+		_, old := formerOf(path)
+		if !ok || !known && !old {
 			switch {
 			case !ok:
 				l.problem(where, "write --set path=value, such as --set worker.slots=8", "no value is given")
@@ -216,11 +228,15 @@ func (l *loader) firstKeyIn(path string) string {
 
 // finish decodes the merged layers and adds what Validate finds. A value that
 // could not be read keeps its default there, so that it is reported once.
-func (l *loader) finish() (Config, error) {
+// former holds the values that were given under former names.
+func (l *loader) finish(former map[string]any) (Config, error) {
 	c := Default()
 	value := reflect.ValueOf(&c).Elem()
 	for _, key := range l.keys {
 		raw := l.k.Get(key.Path)
+		if value, given := former[key.Path]; given {
+			raw = value
+		}
 		if raw == nil {
 			continue
 		}

@@ -187,6 +187,8 @@ func (c Config) contradictions() []*task.Error {
 		"there is no certificate for it")
 	add(c.Worker.TTL > 0 && c.Worker.TTL <= c.Worker.DrainTimeout, "worker.ttl", "raise it or lower worker.drainTimeout",
 		"%s is not above worker.drainTimeout (%s): a worker would always drain", c.Worker.TTL, c.Worker.DrainTimeout)
+	add(c.Worker.TTL > 0 && c.Master.HealthCheckInterval*2 > c.Worker.TTL, "master.healthCheckInterval", "lower it or raise worker.ttl",
+		"%s is more than half of worker.ttl (%s)", c.Master.HealthCheckInterval, c.Worker.TTL)
 	add(c.Server.HTTP != "" && c.Server.HTTP == c.Master.Admin && !strings.HasSuffix(c.Master.Admin, ":0"), "server.http", "use two ports",
 		"%s", fmt.Sprintf("%s is also master.admin", c.Server.HTTP))
 	return found

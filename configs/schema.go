@@ -20,6 +20,14 @@ func Schema() map[string]any {
 	for _, key := range keys {
 		properties(byPath[parent(key.Path)])[lastPart(key.Path)] = key.schema(defaults.FieldByIndex(key.index))
 	}
+	for _, f := range formers {
+		section := parent(f.old)
+		if byPath[section] == nil {
+			byPath[section] = object("Former names.")
+			properties(byPath[parent(section)])[lastPart(section)] = byPath[section]
+		}
+		properties(byPath[section])[lastPart(f.old)] = f.schema()
+	}
 	return root
 }
 

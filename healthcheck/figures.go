@@ -28,7 +28,12 @@ type Figures struct {
 	Threads   int
 	StartedAt time.Time
 	BeatAt    time.Time // the last sign of life; filled in by the supervisor
+	BusySince bool      // it has used the CPU since then; filled in by the supervisor
 	Runs      int64     // executed so far; filled in by the supervisor
+	// Late is how long ago the time limit of LateRun was over, which still goes on;
+	// filled in by the supervisor.
+	Late    time.Duration
+	LateRun string
 }
 
 // Meter reads the figures of one process. It may be used from several goroutines.

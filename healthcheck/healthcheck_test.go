@@ -99,9 +99,21 @@ func TestDecide(t *testing.T) {
 		"unknown start":          {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.StartedAt = time.Time{} }},
 		"silent up to the limit": {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = now.Add(-10 * time.Second) }},
 		"hanging":                {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = now.Add(-11 * time.Second) }, cause: healthcheck.CauseHang, text: "no sign of life for 11s, the limit is 10s", kill: true},
-		"no hang limit":          {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.BeatAt, p.HangAfter = now.Add(-time.Hour), 0 }},
-		"no beat yet":            {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = time.Time{} }},
-		"hang before memory":     {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS, f.BeatAt = 1<<40, now.Add(-time.Hour) }, cause: healthcheck.CauseHang, text: "no sign of life for 1h0m0s, the limit is 10s", kill: true},
+		"silent but busy": {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) {
+			f.BeatAt, f.BusySince = now.Add(-29*time.Second), true
+		}},
+		"silent and busy": {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) {
+			f.BeatAt, f.BusySince = now.Add(-31*time.Second), true
+		}, cause: healthcheck.CauseHang, text: "no sign of life for 31s, the limit is 30s", kill: true},
+		"a late run": {change: func(f *healthcheck.Figures, p *healthcheck.Policy) {
+			f.Late, f.LateRun, p.LateAfter = 61*time.Second, "r", time.Minute
+		}, cause: healthcheck.CauseLate, text: "its run r goes on 1m1s after its time limit", kill: true},
+		"a run not so late": {change: func(f *healthcheck.Figures, p *healthcheck.Policy) {
+			f.Late, f.LateRun, p.LateAfter = time.Minute, "r", time.Minute
+		}},
+		"no hang limit":      {change: func(f *healthcheck.Figures, p *healthcheck.Policy) { f.BeatAt, p.HangAfter = now.Add(-time.Hour), 0 }},
+		"no beat yet":        {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.BeatAt = time.Time{} }},
+		"hang before memory": {change: func(f *healthcheck.Figures, _ *healthcheck.Policy) { f.RSS, f.BeatAt = 1<<40, now.Add(-time.Hour) }, cause: healthcheck.CauseHang, text: "no sign of life for 1h0m0s, the limit is 10s", kill: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

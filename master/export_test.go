@@ -16,6 +16,17 @@ func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned b
 	m.supervisor.run(ctx)
 }
 
+// Obey gives orders to the supervisor.
+func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
+
+// OnOrder has advanced told how orders come along.
+func (m *Master) OnOrder(advanced func(epoch int64, state task.OrderState, detail string)) {
+	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+		advanced(epoch, state, detail)
+		return nil
+	}
+}
+
 // Candidate is a candidate without a master.
 type Candidate struct{ candidate }
 
@@ -30,11 +41,16 @@ func (c *Candidate) Run(ctx context.Context) { c.run(ctx) }
 // NewLink is the connection between a master and a worker.
 func NewLink() (ours, theirs *os.File, err error) { return newLink() }
 
-// Say tells the worker behind link of the cluster, n times, and reports whether it was given up.
-func Say(link *os.File, n int) (deaf bool) {
-	p := &process{link: link}
+// Speaker tells a worker of the cluster.
+type Speaker struct{ p process }
+
+// NewSpeaker speaks to the worker behind link.
+func NewSpeaker(link *os.File) *Speaker { return &Speaker{process{link: link}} }
+
+// Say counts from 0 to n-1 and reports whether the last word was cut off.
+func (s *Speaker) Say(n int) (cut bool) {
 	for i := range n {
-		p.say(Word{Cluster: &task.ClusterFigures{Ready: i}})
+		s.p.say(Word{Cluster: &task.ClusterFigures{Ready: i}})
 	}
-	return p.deaf
+	return s.p.cut
 }

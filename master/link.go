@@ -13,6 +13,7 @@ import (
 // Word is what a master tells a supervised worker over the connection on which
 // the worker reports, a JSON object a line.
 type Word struct {
+	Probe   int64                `json:"probe,omitempty"` // asks for a Report with the same number; counts up
 	Cluster *task.ClusterFigures `json:"cluster,omitempty"`
 }
 
@@ -38,30 +39,33 @@ func newLink() (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(pair[0]), "a worker"), theirs, nil
 }
 
-// sayWithin is how long a worker that does not read may hold up a health check.
-const sayWithin = 20 * time.Millisecond
+// How long a worker that does not read may hold up a health check.
+const (
+	sayWithin   = 20 * time.Millisecond
+	againWithin = time.Millisecond // when it did not read the last time either
+)
 
-// say tells the worker something. One that does not read is told nothing more:
-// a line that was cut off would spoil the next.
+// say tells the worker something. What does not fit is lost; the line that it cut
+// off is ended before the next, so that a worker that reads again understands.
 func (p *process) say(w Word) {
-	if p.deaf {
+	line, err := json.Marshal(w)
+	if err != nil {
 		return
 	}
-	line, err := json.Marshal(w)
-	if err == nil {
-		err = p.link.SetWriteDeadline(time.Now().Add(sayWithin))
+	within := sayWithin
+	if p.cut {
+		within, line = againWithin, append([]byte{'\n'}, line...)
 	}
-	if err == nil {
+	if err = p.link.SetWriteDeadline(time.Now().Add(within)); err == nil {
 		_, err = p.link.Write(append(line, '\n'))
 	}
-	p.deaf = err != nil
+	p.cut = err != nil
 }
 
-// tellFigures passes on what the master knows of the cluster.
-func (p *process) tellFigures() {
-	if figures := p.figures.Load(); figures != nil {
-		p.say(Word{Cluster: figures})
-	}
+// probe asks the worker for a sign of life and passes on what the master knows of the cluster.
+func (p *process) probe() {
+	p.probes++
+	p.say(Word{Probe: p.probes, Cluster: p.figures.Load()})
 }
 
 // lastFigures are what the last health check read.
@@ -77,8 +81,8 @@ func (p *process) lastFigures() (f healthcheck.Figures, goroutines int) {
 func (s *supervisor) present() map[int]*process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make(map[int]*process, len(s.slots))
-	for slot, p := range s.slots {
+	list := make(map[int]*process, len(s.latest))
+	for slot, p := range s.latest {
 		if p.child.Alive() {
 			list[slot] = p
 		}
@@ -91,15 +95,17 @@ func (s *supervisor) enter(p *process) {
 	s.metrics.workerStart.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slots[p.slot] = p
+	s.latest[p.slot] = p
 }
 
 // left counts the end of p and keeps what it has counted.
-func (s *supervisor) left(p *process, d death, err error) {
+func (s *supervisor) left(p *process, d death) {
 	cause := string(d.cause)
 	switch {
+	case d.memory:
+		cause = string(healthcheck.CauseMemory)
 	case cause != "":
-	case d.planned || err == nil:
+	case d.planned || p.child.Err() == nil:
 		cause = endStop
 	default:
 		cause = endCrash
@@ -108,7 +114,8 @@ func (s *supervisor) left(p *process, d death, err error) {
 	s.sums.End(p.key())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.slots[p.slot] == p {
-		delete(s.slots, p.slot)
+	delete(s.processes, d.epoch)
+	if s.latest[p.slot] == p {
+		delete(s.latest, p.slot)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/catena-run/catena/master"
@@ -26,27 +27,41 @@ func link(t *testing.T) (ours, theirs *os.File) {
 func TestAWorkerHearsItsMaster(t *testing.T) {
 	t.Parallel()
 	ours, theirs := link(t)
-	require.False(t, master.Say(ours, 3))
+	require.False(t, master.NewSpeaker(ours).Say(3))
 	require.NoError(t, ours.Close())
-	lines := bufio.NewScanner(theirs)
-	n := 0
-	for ; lines.Scan(); n++ {
-		var w master.Word
-		require.NoError(t, json.Unmarshal(lines.Bytes(), &w))
-		require.Equal(t, n, w.Cluster.Ready)
-	}
-	require.NoError(t, lines.Err())
-	require.Equal(t, 3, n)
+	require.Equal(t, []int{0, 1, 2}, heard(t, theirs))
 }
 
-// A worker of an earlier version does not read, and one that hangs neither:
-// the health checks go on.
+// A worker of an earlier version does not read, and one that hangs neither: the
+// health checks go on, and one that reads again understands what is said then.
 func TestAWorkerThatDoesNotHearHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	ours, theirs := link(t)
+	speaker := master.NewSpeaker(ours)
 	began := time.Now()
-	require.True(t, master.Say(ours, 100_000))
-	require.Less(t, time.Since(began), 10*time.Second)
-	require.NoError(t, theirs.Close())
-	require.True(t, master.Say(ours, 1), "it is gone")
+	require.True(t, speaker.Say(5000))
+	require.Less(t, time.Since(began), 20*time.Second)
+	all := make(chan []int)
+	go func() { all <- heard(t, theirs) }()
+	require.Eventually(t, func() bool { return !speaker.Say(1) }, 10*time.Second, time.Millisecond)
+	require.False(t, speaker.Say(2))
+	require.NoError(t, ours.Close())
+	numbers := <-all
+	require.Equal(t, []int{0, 1}, numbers[len(numbers)-2:])
+	require.Less(t, len(numbers), 5000)
+
+	require.True(t, speaker.Say(1), "it is gone")
+}
+
+// heard are the numbers that a worker understands until the link ends.
+func heard(t *testing.T, theirs *os.File) (numbers []int) {
+	lines := bufio.NewScanner(theirs)
+	for lines.Scan() {
+		var w master.Word
+		if json.Unmarshal(lines.Bytes(), &w) == nil && w.Cluster != nil {
+			numbers = append(numbers, w.Cluster.Ready)
+		}
+	}
+	assert.NoError(t, lines.Err())
+	return numbers
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,7 +69,14 @@ func dummy(kind string) {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	note("start")
-	reports := json.NewEncoder(os.NewFile(master.ReportFD, "reports"))
+	channel := os.NewFile(master.ReportFD, "reports")
+	reports := json.NewEncoder(channel)
+	if kind == "panic" {
+		_ = debug.SetCrashOutput(channel, debug.CrashOptions{})
+	}
+	if kind == "probed" {
+		go answer(channel, reports)
+	}
 	if kind == "slow" {
 		time.Sleep(300 * time.Millisecond)
 		note("ready")
@@ -76,8 +84,19 @@ func dummy(kind string) {
 	if kind != "first" || alone() {
 		_ = reports.Encode(master.Report{Epoch: int64(os.Getpid()), ID: strconv.Itoa(os.Getpid())})
 	}
-	if kind == "crash" {
+	switch kind {
+	case "crash":
 		os.Exit(3)
+	case "panic":
+		panic("boom")
+	case "fails":
+		_ = reports.Encode(master.Report{Failed: "no database is there"})
+		os.Exit(1)
+	case "greedy":
+		_ = reports.Encode(master.Report{Memory: "uses 900.0 MiB of memory, the limit is 400.0 MiB"})
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "late":
+		_ = reports.Encode(master.Report{Probe: 1, LateRun: "r1", LateMS: 5000})
 	}
 	var hog []byte
 	if kind == "hog" || kind == "bomb" {
@@ -99,6 +118,19 @@ func dummy(kind string) {
 			}
 			_ = len(hog)
 		}
+	}
+}
+
+// answer answers three probes; then it is deaf, though the process gives signs of life.
+func answer(channel *os.File, reports *json.Encoder) {
+	probes := json.NewDecoder(channel)
+	for range 3 {
+		var p master.Word
+		if probes.Decode(&p) != nil {
+			return
+		}
+		note("probe")
+		_ = reports.Encode(master.Report{Probe: p.Probe})
 	}
 }
 

@@ -21,12 +21,18 @@ import (
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/source"
 	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
 )
 
 // Config of a master.
 type Config struct {
 	Name        string // who it is, in the leader's row
-	Lead        bool   // whether it competes for leadership
+	Host        string
+	PID         int
+	Version     string
+	Admin       string            // address of its API
+	Settings    map[string]string // those that the masters of a cluster should have in common
+	Lead        bool              // whether it competes for leadership
 	Retention   Retention
 	Supervision Supervision
 	Scaling     Scaling
@@ -72,6 +78,9 @@ func New(cfg Config, deps Deps) *Master {
 		retention: cfg.Retention, log: deps.Log, metrics: m.metrics, died: make(chan struct{}, 1)}
 	m.candidate = &candidate{store: deps.Store, holder: cfg.Name, log: deps.Log, lead: m.lead}
 	m.supervisor = newSupervisor(cfg.Supervision, deps.Log, m.metrics, m.workerDied)
+	if deps.Store != nil {
+		m.supervisor.advanced = deps.Store.AdvanceOrder
+	}
 	return m
 }
 
@@ -97,6 +106,7 @@ func (m *Master) Run(ctx context.Context) error {
 	defer stop()
 	var duties sync.WaitGroup
 	duties.Go(func() { m.ticks(control) })
+	duties.Go(func() { m.presence(control) })
 	if m.cfg.Lead {
 		duties.Go(func() { m.candidate.run(ctx) })
 	}
@@ -109,6 +119,7 @@ func (m *Master) Run(ctx context.Context) error {
 	m.supervisor.run(ctx)
 	stop()
 	duties.Wait()
+	m.absent()
 	return nil
 }
 
@@ -186,5 +197,8 @@ func (m *Master) recordDeath(ctx context.Context, d death) error {
 	if guilty != nil {
 		m.deps.Log.WithFields(logrus.Fields{"run": guilty, "worker": d.worker, "reason": d.reason}).Error("a run made its worker take too much memory; it counts against the run")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return m.deps.Store.EndWorker(ctx, d.epoch, task.WorkerLost, d.reason) // where it ended in order before it had to be killed
 }

@@ -44,7 +44,7 @@ func newMetrics() *metrics {
 			actionWorkerLost, actionTakenBack, actionQuarantined),
 		deleted: telemetry.CounterOf("catena_retention_deleted_total", "What this master removed as the leader because it was past its time.", "kind", "runs", "partitions"),
 		workerEnds: telemetry.CounterOf("catena_worker_ends_total", "Worker processes of this master that ended, by reason.", "reason",
-			string(healthcheck.CauseHang), string(healthcheck.CauseMemory), string(healthcheck.CauseAge), string(healthcheck.CauseRuns), endCrash, endStop),
+			string(healthcheck.CauseHang), string(healthcheck.CauseMemory), string(healthcheck.CauseAge), string(healthcheck.CauseRuns), string(healthcheck.CauseLate), string(healthcheck.CauseAsked), endCrash, endStop),
 		workerStart: telemetry.Counter("catena_worker_starts_total", "Worker processes that this master started."),
 	}
 }

@@ -1,15 +1,13 @@
 package master
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,136 +15,174 @@ import (
 
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/lifecycle"
+	"github.com/catena-run/catena/task"
 )
 
 // process is one supervised worker process.
 type process struct {
 	*supervisor
 	slot    int
+	place   *place
 	child   *lifecycle.Child
+	cgroup  *lifecycle.Cgroup // nil: it has none of its own
 	meter   *healthcheck.Meter
 	log     logrus.FieldLogger
 	started time.Time
-	ready   chan struct{} // closed at the first session
-	begun   func()        // called then
-	ended   chan struct{} // its reports have ended
+	ready   chan struct{}                    // closed at the first session
+	begun   func()                           // called then
+	ended   chan struct{}                    // its reports have ended
+	link    *os.File                         // to the worker
+	order   atomic.Pointer[task.WorkerOrder] // that is not carried out yet
+	wake    chan struct{}                    // there is an order
 
-	link *os.File // to the worker
-	deaf bool     // it does not read what it is told
+	// of the goroutine that watches it
+	probes  int64
+	holdoff holdoff
+	cpu     time.Duration // at a check that was soon after a sign of life
+	cut     bool          // the last thing said to the worker was cut off
 
-	mu         sync.Mutex
-	epoch      int64
-	id         string
-	beat       time.Time
-	checked    time.Time
-	runs       int64
-	last       healthcheck.Figures
+	mu      sync.Mutex
+	epoch   int64
+	id      string
+	beat    time.Time
+	checked time.Time // by awake
+	last    healthcheck.Figures
+	probed  bool // it answers probes
+	runs    int64
+	late    time.Duration
+	lateRun string
+	memory  string   // it kills itself for its memory
+	failure string   // it ends with this error
+	crash   []string // what the Go runtime said of its end
+
 	goroutines int
 }
 
-func (s *supervisor) start(slot int, log logrus.FieldLogger, begun func()) (*process, error) {
-	reports, theirs, err := newLink()
+func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begun func()) (*process, error) {
+	ours, theirs, err := newLink()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
 	cmd := s.cfg.Command(slot)
 	cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
-	child, err := lifecycle.StartChild(cmd, syscall.SIGKILL)
-	if err != nil {
-		reports.Close()
+	p := &process{supervisor: s, slot: slot, place: s.place(slot), started: time.Now(), ready: make(chan struct{}), begun: begun,
+		ended: make(chan struct{}), wake: make(chan struct{}, 1), link: ours, beat: time.Now()}
+	if p.cgroup, err = s.newCgroup(); err != nil {
+		log.WithError(err).Warn("a worker gets no cgroup of its own; its master alone watches its memory")
+	}
+	if p.cgroup != nil {
+		p.cgroup.Attach(cmd)
+	}
+	if p.child, err = lifecycle.StartChild(cmd, syscall.SIGKILL); err != nil {
+		ours.Close()
+		p.leaveCgroup()
 		return nil, err
 	}
-	p := &process{supervisor: s, slot: slot, child: child, started: time.Now(), ready: make(chan struct{}), begun: begun, ended: make(chan struct{}),
-		link: reports, beat: time.Now(), log: log.WithField("pid", child.PID())}
-	p.meter, err = healthcheck.NewMeter(context.Background(), fmt.Sprintf("slot-%d-%d", slot, child.PID()), child.PID())
+	p.log = log.WithField("pid", p.child.PID())
+	p.place.starts(p.child.PID(), replaces)
+	p.meter, err = healthcheck.NewMeter(context.Background(), fmt.Sprintf("slot-%d-%d", slot, p.child.PID()), p.child.PID())
 	if err != nil {
 		p.log.WithError(err).Debug("cannot measure the worker")
 	}
 	s.enter(p)
-	go p.read(reports)
+	go p.read()
 	p.log.Info("worker process started")
 	return p, nil
 }
 
-// read follows the worker's reports until its end of the pipe is closed.
-func (p *process) read(reports io.ReadCloser) {
-	defer close(p.ended)
-	defer reports.Close()
-	lines := bufio.NewScanner(reports)
-	lines.Buffer(nil, maxReport)
-	for lines.Scan() {
-		var r Report
-		if json.Unmarshal(lines.Bytes(), &r) == nil {
-			p.note(r)
-		}
+func (s *supervisor) newCgroup() (*lifecycle.Cgroup, error) {
+	if s.cfg.Cgroups == nil || s.cfg.HardMemory == 0 {
+		return nil, nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.Cgroups.New(s.cfg.HardMemory)
 }
 
-// maxReport bounds one report; metrics are the largest part, some 100 bytes a series.
-const maxReport = 16 << 20
-
-// key names the process among those that ever were in this master.
-func (p *process) key() string { return fmt.Sprintf("%d-%d", p.child.PID(), p.started.UnixNano()) }
-
-func (p *process) note(r Report) {
-	if len(r.Metrics) > 0 {
-		if err := p.sums.Update(p.key(), r.Metrics); err != nil {
-			p.log.WithError(err).Debug("cannot read the worker's metrics")
-		}
+func (p *process) leaveCgroup() {
+	if p.cgroup != nil {
+		p.cgroup.Remove()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r.Epoch != 0 {
-		if p.epoch == 0 {
-			close(p.ready)
-			p.begun()
-		}
-		p.epoch, p.id = r.Epoch, r.ID
-	}
-	p.runs = max(p.runs, r.Runs)
-	if r.Goroutines > 0 {
-		p.goroutines = r.Goroutines
-	}
-	p.beat = time.Now()
 }
 
 // watch follows the process until it has ended or a successor has taken its
 // place, which it returns. When ctx ends the process is drained.
-func (p *process) watch(ctx context.Context) (next *process) {
+func (p *process) watch(ctx context.Context) (next *process, planned bool) {
 	ticker := time.NewTicker(p.cfg.CheckEvery)
 	defer ticker.Stop()
+	hanging := time.NewTimer(p.untilHanging())
+	defer hanging.Stop()
 	for {
 		select {
 		case <-p.child.Done():
 			p.over(death{})
-			return nil
+			return nil, p.child.Err() == nil
 		case <-ctx.Done():
+			p.place.drains(p.child.PID())
 			p.drain()
 			p.over(death{planned: true, reason: "it is not needed any more"})
-			return nil
+			return nil, true
+		case <-p.wake:
 		case <-ticker.C:
-			p.tellFigures()
-			action, why := p.judge(time.Now()) // a tick may be old when it comes
-			switch action {
-			case healthcheck.ActionKill:
-				p.log.WithField("reason", why.Text).Warn("worker is killed")
-				p.kill()
-				p.over(deathFor(why))
-				return nil
-			case healthcheck.ActionRestart:
-				if next, replaced := p.hand(ctx, why); replaced {
-					return next
-				}
+			p.probe()
+		case <-hanging.C:
+		}
+		action, why := p.judge(time.Now())
+		hanging.Reset(p.untilHanging())
+		if action == healthcheck.ActionKill {
+			p.log.WithField("reason", why.Text).Warn("worker is killed")
+			p.kill()
+			p.over(deathFor(why))
+			return nil, false
+		}
+		kind, asked := p.ordered()
+		if kind == task.OrderDrain {
+			p.drainAsAsked(asked)
+			return nil, true
+		}
+		if kind == task.OrderRestart && action == healthcheck.ActionNone {
+			action, why = healthcheck.ActionRestart, asked
+		}
+		if action == healthcheck.ActionRestart {
+			if next, replaced := p.hand(ctx, why); replaced {
+				return next, false
 			}
 		}
 	}
+}
+
+// untilHanging is the time until the process counts as hanging.
+func (p *process) untilHanging() time.Duration {
+	if p.cfg.Policy.HangAfter == 0 {
+		return time.Hour
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if left := p.cfg.Policy.HangAfter - time.Since(p.beat); left > 0 {
+		return left + time.Millisecond
+	}
+	return p.cfg.CheckEvery // it is silent and busy
+}
+
+// drainAsAsked ends a worker that somebody wants away; its slot is filled again.
+func (p *process) drainAsAsked(why healthcheck.Reason) {
+	p.log.WithField("reason", why.Text).Warn("worker is drained")
+	p.place.drains(p.child.PID())
+	p.advance(task.OrderDraining, "")
+	p.drain()
+	p.advance(task.OrderDone, "")
+	p.over(death{planned: true, reason: why.Text})
 }
 
 // hand has a successor take the place of p, which then drains beside it. One
 // slot of a master at a time does so, unless memory presses. A worker that is
 // merely old goes on when there is no successor.
 func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *process, replaced bool) {
+	asked := why.Cause == healthcheck.CauseAsked
+	if !asked && !p.holdoff.over(time.Now()) {
+		return nil, false
+	}
 	if why.Cause.Planned() {
 		select {
 		case <-p.replacing:
@@ -155,8 +191,13 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 			return nil, false // the next check asks again
 		}
 	}
-	p.log.WithField("reason", why.Text).Warn("worker is replaced")
-	next = p.replace(ctx, p)
+	p.sayReplaced(why)
+	p.advance(task.OrderReplacing, "")
+	next, failed := p.replace(ctx, p)
+	if next == nil {
+		p.advance(task.OrderFailed, failed+"; the worker goes on")
+		p.holdoff.failed(time.Now())
+	}
 	if next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
 		return nil, false
 	}
@@ -165,26 +206,50 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 		return next, true
 	}
 	p.draining.Go(func() {
+		p.advance(task.OrderDraining, "")
 		p.drain()
+		p.advance(task.OrderDone, "")
 		p.over(deathFor(why))
 	})
 	return next, true
 }
 
+func (p *process) sayReplaced(why healthcheck.Reason) {
+	log := p.log.WithField("reason", why.Text)
+	if p.cfg.Verbose.QuietRestarts && why.Cause.Planned() {
+		log.Debug("worker is replaced")
+		return
+	}
+	log.Warn("worker is replaced")
+}
+
 func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) {
 	f := healthcheck.Figures{StartedAt: p.started}
+	measured := false
 	if p.meter != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if read, err := p.meter.Read(ctx); err == nil {
-			f = read
+			f, measured = read, true
 		}
 	}
 	p.mu.Lock()
 	p.awake(now)
-	f.BeatAt, f.Runs = p.beat, p.runs
+	f.BeatAt, f.Runs, f.Late, f.LateRun = p.beat, p.runs, p.late, p.lateRun
 	p.last = f
 	p.mu.Unlock()
+	if now.Sub(f.BeatAt) <= p.cfg.CheckEvery+p.cfg.CheckEvery/2 {
+		p.cpu = f.CPUTime
+	} else {
+		f.BusySince = measured && f.CPUTime > p.cpu
+	}
+	if p.cfg.Verbose.Checks {
+		p.log.WithFields(logrus.Fields{"rss": f.RSS, "cpu": fmt.Sprintf("%.2f", f.CPU), "runs": f.Runs, "open_files": f.OpenFiles,
+			"silent": now.Sub(f.BeatAt).Round(time.Millisecond).String()}).Info("worker was checked")
+	}
+	if now.Sub(p.started) > steadyAfter {
+		p.place.steady()
+	}
 	return p.cfg.Policy.Decide(f, now)
 }
 
@@ -210,6 +275,7 @@ func (p *process) drain() {
 			case <-done:
 				return
 			case <-ticker.C:
+				p.probe()
 				if action, why := p.judge(time.Now()); action == healthcheck.ActionKill {
 					p.log.WithField("reason", why.Text).Warn("a draining worker is killed")
 					_ = p.child.Signal(syscall.SIGKILL)
@@ -222,29 +288,52 @@ func (p *process) drain() {
 	}
 }
 
-// over reports the end of the process, so that its runs are taken back at once.
-func (p *process) over(d death) {
+// over reports the end of the process, so that its runs are taken back at once,
+// and returns the reason. The report does not hold up the next worker.
+func (p *process) over(d death) string {
 	<-p.ended
-	err := p.child.Err()
-	log := p.log.WithField("lived", time.Since(p.started).Round(time.Millisecond))
-	if d.reason == "" {
-		d.reason = "ended by itself"
-		if err != nil {
-			d.reason = "died: " + err.Error()
-		}
-	}
+	p.explain(&d)
+	log := p.log.WithFields(logrus.Fields{"lived": time.Since(p.started).Round(time.Millisecond).String(), "reason": d.reason})
 	var exit *exec.ExitError
-	if d.planned || err == nil || !errors.As(err, &exit) {
-		log.WithField("reason", d.reason).Info("worker process ended")
+	if err := p.child.Err(); d.planned || err == nil || !errors.As(err, &exit) {
+		log.Info("worker process ended")
 	} else {
-		log.WithField("reason", d.reason).Warn("worker process died")
+		log.Warn("worker process died")
+		p.place.dies(d.reason)
 	}
-	p.mu.Lock()
-	d.epoch, d.worker = p.epoch, p.id
-	p.mu.Unlock()
-	p.left(p, d, err)
+	p.leaveCgroup()
+	p.left(p, d)
 	if d.epoch != 0 {
-		p.died(d)
+		p.telling.Go(func() { p.died(d) })
+	}
+	return d.reason
+}
+
+// explain completes what is known of the end of the process.
+func (p *process) explain(d *death) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d.epoch, d.worker = p.epoch, p.id
+	err := p.child.Err()
+	said := p.failure
+	if said == "" {
+		said = crashText(p.crash)
+	}
+	switch {
+	case p.memory != "":
+		d.planned, d.memory, d.reason = false, true, p.memory
+	case err != nil && p.cgroup != nil && p.cgroup.Killed():
+		d.planned, d.memory, d.reason = false, true, fmt.Sprintf("the kernel killed it for its memory, the limit is %s (memory.max of its cgroup)", healthcheck.Mebibytes(p.cfg.HardMemory))
+	case outOfMemory(p.crash):
+		d.planned, d.memory, d.reason = false, true, fmt.Sprintf("asked the kernel for more memory than it may have (RLIMIT_DATA), the limit is %s", healthcheck.Mebibytes(p.cfg.Policy.MaxMemory))
+	case d.reason != "":
+	case err == nil:
+		d.reason = "ended by itself"
+	default:
+		d.reason = "died: " + err.Error()
+		if said != "" {
+			d.reason += " (" + said + ")"
+		}
 	}
 }
 

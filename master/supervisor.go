@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"sync"
 	"sync/atomic"
@@ -10,26 +11,10 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/healthcheck"
+	"github.com/catena-run/catena/lifecycle"
 	"github.com/catena-run/catena/task"
 	"github.com/catena-run/catena/telemetry"
 )
-
-// ReportFD is the descriptor on which a supervised worker writes its Reports and
-// reads its master's Words, a JSON object a line. A write that fails tells it
-// that its master is gone.
-const ReportFD = 3
-
-// Report is what a supervised worker tells its master.
-type Report struct {
-	Epoch int64  `json:"epoch,omitempty"` // a new session began
-	ID    string `json:"id,omitempty"`
-	Alive bool   `json:"alive,omitempty"` // a sign of life, each second
-	Runs  int64  `json:"runs,omitempty"`  // executed since the process began
-	// Goroutines of the process, with a sign of life.
-	Goroutines int `json:"goroutines,omitempty"`
-	// Metrics of the process as telemetry.EncodeFamilies writes them, now and then and at its end.
-	Metrics []byte `json:"metrics,omitempty"`
-}
 
 // Supervision says how many workers a master runs and when it replaces one.
 type Supervision struct {
@@ -39,9 +24,20 @@ type Supervision struct {
 	DrainTimeout time.Duration // for running work at a planned restart; default 30s
 	KillAfter    time.Duration // beyond DrainTimeout, for the last commits; default 20s
 	ReadyWithin  time.Duration // for a replacement to begin its work; default 20s
+	// Cgroups, where there are some, have the kernel bound each worker to HardMemory.
+	Cgroups    *lifecycle.Cgroups
+	HardMemory uint64 // bytes at which a worker is killed; 0: never
+	Verbose    Verbose
 	// Command makes the command of a worker process. The supervisor adds the
-	// report pipe as descriptor ReportFD.
+	// channel of reports and probes as descriptor ReportFD.
 	Command func(slot int) *exec.Cmd
+}
+
+// Verbose says what a master tells of its workers.
+type Verbose struct {
+	Checks        bool // the figures of each check
+	Reports       bool // what the workers report
+	QuietRestarts bool // planned replacements only at debug level
 }
 
 const (
@@ -65,6 +61,8 @@ type supervisor struct {
 	cfg  Supervision
 	log  logrus.FieldLogger
 	died func(death) // a worker process has ended
+	// advanced notes how far the order to a worker has come; may be nil
+	advanced func(ctx context.Context, epoch int64, state task.OrderState, detail string) error
 
 	ready     chan struct{}  // closed when each slot has had a worker at work
 	unready   atomic.Int64   // slots that have had none
@@ -73,11 +71,16 @@ type supervisor struct {
 	replacing chan struct{}  // holds a token while no planned replacement is under way
 	draining  sync.WaitGroup // workers that have been replaced and still finish
 
+	telling sync.WaitGroup // of ends, while the next worker starts already
+
 	metrics *metrics
 	sums    *telemetry.Aggregate                // of what the workers count
 	figures atomic.Pointer[task.ClusterFigures] // for the workers; nil: not known yet
-	mu      sync.Mutex
-	slots   map[int]*process // the latest of each
+
+	mu        sync.Mutex
+	processes map[int64]*process // by epoch
+	places    map[int]*place     // by slot
+	latest    map[int]*process   // by slot
 }
 
 func newSupervisor(cfg Supervision, log logrus.FieldLogger, metrics *metrics, died func(death)) *supervisor {
@@ -93,7 +96,7 @@ func newSupervisor(cfg Supervision, log logrus.FieldLogger, metrics *metrics, di
 		}
 	}
 	s := &supervisor{cfg: cfg, log: log, died: died, ready: make(chan struct{}), replacing: make(chan struct{}, 1), wanted: make(chan int, 1),
-		metrics: metrics, sums: telemetry.NewAggregate(), slots: map[int]*process{}}
+		metrics: metrics, sums: telemetry.NewAggregate(), processes: map[int64]*process{}, places: map[int]*place{}, latest: map[int]*process{}}
 	s.replacing <- struct{}{}
 	s.unready.Store(int64(cfg.Workers))
 	if cfg.Workers == 0 {
@@ -125,6 +128,7 @@ func (s *supervisor) run(ctx context.Context) {
 			}
 			slots.Wait()
 			s.draining.Wait()
+			s.telling.Wait()
 			return
 		case wanted = <-s.wanted:
 		}
@@ -145,32 +149,39 @@ func (s *supervisor) resize(n int) {
 
 // keep runs one worker after another in a slot.
 func (s *supervisor) keep(ctx context.Context, slot int) {
-	log := s.log.WithField("slot", slot)
-	wait := restartAfter
+	log, book := s.log.WithField("slot", slot), s.place(slot)
+	defer book.leave()
 	begun := sync.OnceFunc(func() {
 		if slot < s.cfg.Workers && s.unready.Add(-1) == 0 {
 			close(s.ready)
 		}
 	})
+	wait, crashes := restartAfter, 0
 	var next *process // has begun already, in place of the one before
 	for ctx.Err() == nil || next != nil {
-		began, p := time.Now(), next
+		began, p, planned := time.Now(), next, false
 		if p == nil {
 			var err error
-			if p, err = s.start(slot, log, begun); err != nil {
+			if p, err = s.start(slot, false, log, begun); err != nil {
 				log.WithError(err).Error("cannot start a worker")
+				book.dies("cannot start: " + err.Error())
 			}
 		}
 		if p != nil {
-			if next = p.watch(ctx); next != nil {
+			if next, planned = p.watch(ctx); next != nil {
 				continue
 			}
 		}
-		if time.Since(began) > steadyAfter {
-			wait = restartAfter
-		} else if wait > restartAfter {
-			log.WithField("wait", wait).Warn("workers die soon after their start; the next one waits")
+		switch {
+		case planned || time.Since(began) > steadyAfter:
+			wait, crashes = restartAfter, 0
+		default:
+			if crashes++; crashes >= loopAfter {
+				last, _ := book.read()
+				log.WithFields(logrus.Fields{"wait": wait.String(), "deaths": crashes, "last": last.Last}).Warn("workers die soon after their start; the next one waits")
+			}
 		}
+		book.waits(crashes, wait)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -180,30 +191,31 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 }
 
 // replace starts a successor of p and waits until it works. It returns nil when
-// the successor did not come to that; p then goes on.
-func (s *supervisor) replace(ctx context.Context, p *process) *process {
-	next, err := s.start(p.slot, p.log, func() {})
+// the successor did not come to that, and why; p then goes on.
+func (s *supervisor) replace(ctx context.Context, p *process) (next *process, failed string) {
+	next, err := s.start(p.slot, true, p.log, func() {})
 	if err != nil {
 		p.log.WithError(err).Error("cannot start a replacement")
-		return nil
+		return nil, "its replacement cannot be started: " + err.Error()
 	}
 	late := time.NewTimer(s.cfg.ReadyWithin)
 	defer late.Stop()
 	select {
 	case <-next.ready:
-		return next
+		return next, ""
 	case <-p.child.Done(): // there is nobody to go on instead
-		return next
+		return next, ""
 	case <-next.child.Done():
-		next.over(death{})
-		return nil
+		return nil, "its replacement ended before it worked: " + next.over(death{})
 	case <-ctx.Done():
+		failed = "the master ends"
 	case <-late.C:
+		failed = fmt.Sprintf("its replacement did not begin its work within %v", s.cfg.ReadyWithin)
 		next.log.WithField("within", s.cfg.ReadyWithin).Error("a replacement did not begin its work; the worker before goes on")
 	}
 	next.drain()
 	next.over(death{planned: true, reason: "it was not ready in time"})
-	return nil
+	return nil, failed
 }
 
 // workerEnd maps a planned end to stopped and a death to lost.

@@ -52,6 +52,7 @@ type supervised struct {
 	file string
 	stop context.CancelFunc
 	done chan struct{}
+	boss *master.Master
 
 	mu     sync.Mutex
 	deaths []death
@@ -68,6 +69,7 @@ func start(t *testing.T, kind string, change func(*master.Supervision)) *supervi
 		change(&cfg)
 	}
 	m := master.New(master.Config{Name: "test", Supervision: cfg}, master.Deps{Log: quiet()})
+	s.boss = m
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() {
@@ -146,6 +148,7 @@ func TestAKilledWorkerIsReplacedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := start(t, "good", nil)
 	first := s.until("start", 1)[0]
+	s.working()
 	require.NoError(t, syscall.Kill(first.pid, syscall.SIGKILL))
 	killed := time.Now()
 	second := s.until("start", 2)[1]
@@ -232,9 +235,9 @@ func TestAWorkerGoesOnWhenItsReplacementDoesNot(t *testing.T) {
 		cfg.Policy, cfg.ReadyWithin = healthcheck.Policy{MaxRuns: 10}, 200*time.Millisecond
 	})
 	first := s.until("start", 1)[0]
-	s.until("start", 4) // attempts that never report
+	s.until("start", 3) // attempts that never report
 	require.False(t, gone(first.pid))
-	for _, e := range s.until("term", 2) {
+	for _, e := range s.until("term", 1) {
 		require.NotEqual(t, first.pid, e.pid)
 	}
 }

@@ -35,7 +35,7 @@ func (m *masterNode) adminHandler(o Options) (mux *http.ServeMux, stop func(), e
 	})
 	metrics, requests := m.masterMetrics(o.Version)
 	handler, err := api.New(api.Deps{
-		Tasks: m.store, Calendars: m.store, Sources: m.store, Waits: m.store, Runs: m.store, Records: m.store, Backfills: m.store, Backfiller: scheduler.NewBackfills(m.store),
+		Tasks: m.store, Calendars: m.store, Sources: m.store, Waits: m.store, Runs: m.store, Records: m.store, Fleet: m.store, Backfills: m.store, Backfiller: scheduler.NewBackfills(m.store),
 		Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),

@@ -27,9 +27,13 @@ import (
 	"github.com/catena-run/catena/worker"
 )
 
-// hangAfter is how long a supervised worker may give no sign of life, of which
-// it gives one each second.
-const hangAfter = 5 * time.Second
+// hangAfter is how many health checks a supervised worker may leave unanswered,
+// fewer than three.
+const hangAfter = 2.8
+
+// lateMargin is how long after its time limit a run may go on, beyond all that
+// its worker does to end it.
+const lateMargin = 30 * time.Second
 
 // masterNode is a running master.
 type masterNode struct {
@@ -115,10 +119,13 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log logrus.Fi
 		Retention: master.Retention{
 			Runs: time.Duration(cfg.Retention.Runs), Logs: time.Duration(cfg.Retention.Logs), Audit: time.Duration(cfg.Retention.Audit),
 		},
+		Host: host, PID: os.Getpid(), Version: o.Version, Admin: l.admin.Addr().String(), Settings: cfg.Common(),
 		Supervision: master.Supervision{
 			Workers: cfg.Master.Workers, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
-			Policy:  policy(cfg),
-			Command: func(int) *exec.Cmd { return m.workerCommand(name, o) },
+			CheckEvery: time.Duration(cfg.Master.HealthCheckInterval), Policy: policy(cfg),
+			Cgroups: cgroups(cfg, log), HardMemory: hardLimit(cfg),
+			Verbose: master.Verbose{Checks: cfg.Log.HealthChecks, Reports: cfg.Log.WorkerMessages, QuietRestarts: !cfg.Log.WorkerRestarts},
+			Command: func(slot int) *exec.Cmd { return m.workerCommand(slot, name, o) },
 		},
 		Scaling: master.Scaling{Most: cfg.Master.MaxWorkers, UpAfter: time.Duration(cfg.Master.ScaleUpAfter), DownAfter: time.Duration(cfg.Master.ScaleDownAfter)},
 		Queues:  cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots,
@@ -131,7 +138,22 @@ func newMaster(ctx context.Context, cfg configs.Config, o Options, log logrus.Fi
 
 func policy(cfg configs.Config) healthcheck.Policy {
 	ttl := time.Duration(cfg.Worker.TTL)
-	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), MaxRuns: int64(cfg.Worker.MaxRuns), TTL: ttl, Jitter: ttl / 10, HangAfter: hangAfter}
+	return healthcheck.Policy{MaxMemory: uint64(cfg.Worker.MaxMemory), MaxRuns: int64(cfg.Worker.MaxRuns), TTL: ttl, Jitter: ttl / 10,
+		HangAfter: time.Duration(hangAfter * float64(cfg.Master.HealthCheckInterval)),
+		LateAfter: time.Duration(cfg.Worker.CancelGrace+cfg.Worker.KillGrace+cfg.Worker.DrainTimeout) + lateMargin}
+}
+
+// cgroups gives each worker a cgroup of its own where that is possible.
+func cgroups(cfg configs.Config, log logrus.FieldLogger) *lifecycle.Cgroups {
+	if cfg.Master.Cgroups == "off" || cfg.Worker.MaxMemory == 0 || cfg.Master.Workers == 0 {
+		return nil
+	}
+	c, err := lifecycle.NewCgroups()
+	if err != nil {
+		log.WithError(err).Debug("workers get no cgroups of their own")
+		return nil
+	}
+	return c
 }
 
 func (m *masterNode) warnAboutRedis(ctx context.Context) {
@@ -145,11 +167,17 @@ func (m *masterNode) warnAboutRedis(ctx context.Context) {
 	if problem := info.Problem(); problem != "" {
 		m.log.Warn("redis: " + problem)
 	}
+	if epoch, err := m.queue.Epoch(ctx); err != nil || epoch == "" {
+		return // whoever leads notes the cluster
+	}
+	if err := m.queue.Join(ctx); err != nil {
+		m.log.WithError(err).Debug("redis")
+	}
 }
 
 // workerCommand starts this same binary as a worker. Its configuration goes
 // through its standard input, so that secrets are in no argument and no file.
-func (m *masterNode) workerCommand(name string, o Options) *exec.Cmd {
+func (m *masterNode) workerCommand(slot int, name string, o Options) *exec.Cmd {
 	binary, err := os.Executable()
 	if err != nil {
 		m.log.WithError(err).Error("cannot find this program to start workers with")
@@ -165,7 +193,7 @@ func (m *masterNode) workerCommand(name string, o Options) *exec.Cmd {
 	}
 	cmd.Stdin = bytes.NewReader(text)
 	cmd.Stdout, cmd.Stderr = o.Err, o.Err
-	cmd.Env = withoutSettings(os.Environ())
+	cmd.Env = append(withoutSettings(os.Environ()), fmt.Sprintf("%s=%d", master.SlotVariable, slot))
 	cmd.ExtraFiles = slices.Clone(m.shared.Files())
 	// Its own group: a Ctrl-C reaches the master, which drains its workers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

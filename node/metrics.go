@@ -23,7 +23,7 @@ func (m *masterNode) masterMetrics(version string) (http.Handler, *apiMetrics) {
 	registry := telemetry.NewRegistry(version)
 	requests := newAPIMetrics()
 	m.registerBase(registry, "master")
-	registry.MustRegister(newGauges(m), m.scheduler.Metrics(), m.sources.Metrics(), m.master.Metrics(), requests.collectors())
+	registry.MustRegister(newGauges(m), m.scheduler.Metrics(), m.sources.Metrics(), m.master.Metrics(), newSlotGauges(m.master.Slots), requests.collectors())
 	all := prometheus.Gatherers{registry, m.master.WorkerMetrics()}
 	// What can be gathered is told, whatever else is wrong.
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: m.log}), requests

@@ -45,6 +45,7 @@ type base struct {
 	cfg      configs.Config
 	log      logrus.FieldLogger
 	open     *lifecycle.Group
+	cluster  string // its id, from the database
 	store    *store.Store
 	queue    *queue.Asynq
 	packages *pkgstore.Store
@@ -85,6 +86,7 @@ func openBase(ctx context.Context, cfg configs.Config, log logrus.FieldLogger) (
 	if err != nil {
 		return b, err
 	}
+	b.cluster = cluster
 	queue.DriverLog(log)
 	b.queue, err = queue.Open(queueConfig(cfg, cluster), log)
 	if err != nil {
@@ -107,7 +109,7 @@ func packageConfig(cfg configs.Config) pkgstore.Config {
 func queueConfig(cfg configs.Config, cluster string) queue.Config {
 	s := cfg.Redis.Sentinel
 	return queue.Config{
-		URL: cfg.Redis.URL, Namespace: cfg.Cluster.Name + "-" + cluster[:8],
+		URL: cfg.Redis.URL, Namespace: cfg.Cluster.Name + "-" + cluster[:8], ClusterID: cluster, ClusterName: cfg.Cluster.Name,
 		Sentinel: queue.Sentinel{MasterName: s.Master, Addrs: s.Addresses, Username: s.Username, Password: s.Password},
 	}
 }

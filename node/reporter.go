@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,23 +18,25 @@ import (
 	"github.com/catena-run/catena/master"
 	"github.com/catena-run/catena/task"
 	"github.com/catena-run/catena/telemetry"
+	"github.com/catena-run/catena/worker"
 )
 
 // metricsEvery is how many signs of life lie between two reports of metrics.
 const metricsEvery = 5
 
-// reporter tells the supervising master of sessions, heartbeats and metrics, and
-// hears from it of the cluster. When the master is gone it stops the worker.
+// reporter tells the supervising master of sessions, signs of life and metrics,
+// answers its probes and hears from it of the cluster. When the master is gone it stops the worker.
 type reporter struct {
 	runs    atomic.Int64 // executed
+	worker  atomic.Pointer[worker.Worker]
 	figures atomic.Pointer[task.ClusterFigures]
 	log     logrus.FieldLogger
+	gone    context.CancelFunc
+	hearing sync.WaitGroup
 
 	mu       sync.Mutex
 	registry prometheus.Gatherer // nil: there is none yet
 	file     *os.File
-	gone     context.CancelFunc
-	hearing  sync.WaitGroup
 }
 
 func newReporter(supervised bool, log logrus.FieldLogger, gone context.CancelFunc) *reporter {
@@ -41,53 +44,18 @@ func newReporter(supervised bool, log logrus.FieldLogger, gone context.CancelFun
 	if !supervised {
 		return r
 	}
-	syscall.CloseOnExec(master.ReportFD)                // its end tells the master that this process is gone
-	_ = syscall.SetNonblock(int(master.ReportFD), true) // else closing would wait for the master to say something
+	syscall.CloseOnExec(master.ReportFD)           // its end tells the master that this process is gone
+	_ = syscall.SetNonblock(master.ReportFD, true) // else closing would wait for the master to say something
 	r.file = os.NewFile(master.ReportFD, "reports")
+	// The master is told why the process crashes, beside the standard error.
+	_ = debug.SetCrashOutput(r.file, debug.CrashOptions{})
 	file := r.file
 	r.hearing.Go(func() { r.hear(file) })
 	return r
 }
 
-// hear takes in what the master says until the connection ends. A master of an
-// earlier version says nothing.
-func (r *reporter) hear(file *os.File) {
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var w master.Word
-		if json.Unmarshal(lines.Bytes(), &w) == nil && w.Cluster != nil {
-			r.figures.Store(w.Cluster)
-		}
-	}
-}
-
-// cluster is what the master told last, as JSON; nil: nothing.
-func (r *reporter) cluster() json.RawMessage {
-	figures := r.figures.Load()
-	if figures == nil {
-		return nil
-	}
-	text, err := json.Marshal(figures)
-	if err != nil {
-		return nil
-	}
-	return text
-}
-
-func (r *reporter) send(report master.Report) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.write(report)
-}
-
-func (r *reporter) write(report master.Report) {
-	if r.file == nil {
-		return
-	}
-	if err := json.NewEncoder(r.file).Encode(report); err != nil {
-		r.gone()
-	}
-}
+// watch has probes look at the worker.
+func (r *reporter) watch(w *worker.Worker) { r.worker.Store(w) }
 
 // tells makes the registry part of the reports.
 func (r *reporter) tells(registry prometheus.Gatherer) {
@@ -110,8 +78,66 @@ func (r *reporter) metrics() []byte {
 	return encoded
 }
 
+func (r *reporter) send(report master.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.write(report)
+}
+
+func (r *reporter) write(report master.Report) {
+	if r.file == nil {
+		return
+	}
+	if err := json.NewEncoder(r.file).Encode(report); err != nil {
+		r.gone()
+	}
+}
+
+// hear takes in what the master says, and answers its probes, until the
+// connection ends. A master of an earlier version says nothing; alive serves it.
+func (r *reporter) hear(file *os.File) {
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		var w master.Word
+		if json.Unmarshal(lines.Bytes(), &w) != nil {
+			continue
+		}
+		if w.Cluster != nil {
+			r.figures.Store(w.Cluster)
+		}
+		if w.Probe != 0 {
+			r.send(r.answer(w.Probe))
+		}
+	}
+}
+
+func (r *reporter) answer(probe int64) master.Report {
+	report := master.Report{Probe: probe, Runs: r.runs.Load(), Goroutines: runtime.NumGoroutine()}
+	if w := r.worker.Load(); w != nil {
+		progress := w.Progress()
+		report.Running = progress.Running
+		if progress.Late > 0 {
+			report.LateRun, report.LateMS = progress.LateRun.String(), progress.Late.Milliseconds()
+		}
+	}
+	return report
+}
+
+// cluster is what the master told last, as JSON; nil: nothing.
+func (r *reporter) cluster() json.RawMessage {
+	figures := r.figures.Load()
+	if figures == nil {
+		return nil
+	}
+	text, err := json.Marshal(figures)
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
 // alive gives a sign of life each second, whatever the database does: only a
-// process that is stuck or stopped as a whole falls silent.
+// process that hangs as a whole is silent.
 func (r *reporter) alive(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -135,6 +161,7 @@ func (r *reporter) close() {
 	r.mu.Lock()
 	r.write(last)
 	if r.file != nil {
+		_ = debug.SetCrashOutput(nil, debug.CrashOptions{})
 		_ = r.file.Close() // only this process's end
 		r.file = nil
 	}

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"maps"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,29 +33,64 @@ type WorkerOptions struct {
 	Listeners  string // kinds of the shared listeners, which are on the descriptors after that
 }
 
+// slot is which of its master's places this worker fills; nil where the master
+// does not tell.
+func (o WorkerOptions) slot() *int {
+	slot, err := strconv.Atoi(os.Getenv(master.SlotVariable))
+	if err != nil || !o.Supervised {
+		return nil
+	}
+	return &slot
+}
+
+// workerProcess holds what the parts of a worker process share.
+type workerProcess struct {
+	cfg     configs.Config
+	options WorkerOptions
+	log     logrus.FieldLogger
+	session *sessionField
+	reports *reporter
+	stop    context.CancelFunc
+	serving sync.WaitGroup
+}
+
 // RunWorker runs a worker until ctx ends and it has drained.
 func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
-	log := newLog(cfg, o.Options)
-	session := &sessionField{}
-	if own, ok := log.(*logrus.Logger); ok && o.Log == nil {
-		own.AddHook(session)
+	p := &workerProcess{cfg: cfg, options: o, log: newLog(cfg, o.Options), session: &sessionField{}}
+	if own, ok := p.log.(*logrus.Logger); ok && o.Log == nil {
+		own.AddHook(p.session)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, p.stop = context.WithCancel(ctx)
+	defer p.stop()
 	// Signs of life neither wait for a slow database nor end before the drain does.
-	reports := newReporter(o.Supervised, log, stop)
-	defer reports.close()
+	p.reports = newReporter(o.Supervised, p.log, p.stop)
+	defer p.reports.close()
 	living, dead := context.WithCancel(context.WithoutCancel(ctx))
-	var serving sync.WaitGroup
-	defer serving.Wait()
+	defer p.serving.Wait()
 	defer dead()
-	serving.Go(func() { reports.alive(living) })
+	p.serving.Go(func() { p.reports.alive(living) })
+	limitWorker(cfg, p.log)
+	p.serving.Go(func() {
+		guardMemory(living, cfg, p.log, func(reason string) { p.reports.send(master.Report{Memory: reason}) })
+	})
+	err := p.run(ctx)
+	if err != nil {
+		p.reports.send(master.Report{Failed: err.Error()})
+	}
+	return err
+}
+
+// run connects the parts of a worker and runs it.
+func (p *workerProcess) run(ctx context.Context) error {
+	cfg, o, log := p.cfg, p.options, p.log
 	b, err := openBase(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-
+	if err := b.belongs(ctx); err != nil {
+		return err
+	}
 	engine := script.New(scriptConfig(cfg), log)
 	defer engine.Close()
 	memory := newMemory(ctx)
@@ -63,17 +100,17 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	w, err := worker.New(worker.Config{
 		Queues: cfg.Worker.Queues, Tags: cfg.Worker.Tags, Slots: cfg.Worker.Slots, DrainTimeout: time.Duration(cfg.Worker.DrainTimeout),
 		CancelGrace: cancelGrace(cfg), KillGrace: time.Duration(cfg.Worker.KillGrace),
-		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
+		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master, Slot: o.slot(),
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: cache,
-		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
-		Clock: clock, Cluster: reports.cluster,
+		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss, CPU: memory.cpu, Leave: func(string) { p.stop() },
+		Clock: clock, Cluster: p.reports.cluster,
 		Session: func(e int64, id string) {
 			epoch.Store(e)
-			session.id.Store(&id)
-			reports.send(master.Report{Epoch: e, ID: id})
+			p.session.id.Store(&id)
+			p.reports.send(master.Report{Epoch: e, ID: id})
 		},
-		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
+		Observe: func(task.State, time.Duration) { p.reports.runs.Add(1) },
 	})
 	if err != nil {
 		return err
@@ -82,7 +119,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	registry := telemetry.NewRegistry(o.Version)
 	b.registerBase(registry, "worker")
 	registry.MustRegister(w.Metrics(), engine.Metrics(), cache.Metrics(), answers.Metrics())
-	reports.tells(registry)
+	p.reports.tells(registry)
 	if !o.Supervised {
 		registry.MustRegister(workerClock(clock))
 		done, err := b.serveWorkerAdmin(ctx, o, w, registry, func() int64 { return epoch.Load() })
@@ -91,18 +128,19 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 		}
 		defer done()
 	}
+	p.reports.watch(w)
 	shared, err := server.Inherit(o.Listeners, listenerFD)
 	if err != nil {
 		return err
 	}
 	if len(shared) > 0 {
-		serving.Go(func() {
+		p.serving.Go(func() {
 			if err := answers.Serve(ctx, shared); err != nil {
 				log.WithError(err).Error("the shared server ended")
 			}
 		})
 	}
-	defer stop() // the shared server; before waiting for it
+	defer p.stop() // the shared server; before waiting for it
 	return w.Run(ctx)
 }
 
@@ -138,6 +176,7 @@ type memory struct {
 
 	mu   sync.Mutex
 	last int64
+	load float64
 	at   time.Time
 }
 
@@ -149,11 +188,23 @@ func newMemory(ctx context.Context) *memory {
 func (m *memory) rss() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.read()
+	return m.last
+}
+
+// cpu is the share of one core.
+func (m *memory) cpu() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.read()
+	return m.load
+}
+
+func (m *memory) read() {
 	if m.meter == nil || time.Since(m.at) < 900*time.Millisecond {
-		return m.last
+		return
 	}
 	if f, err := m.meter.Read(context.WithoutCancel(m.ctx)); err == nil {
-		m.last, m.at = int64(f.RSS), time.Now()
+		m.last, m.load, m.at = int64(f.RSS), f.CPU, time.Now()
 	}
-	return m.last
 }

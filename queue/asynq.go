@@ -121,7 +121,7 @@ func (q *Asynq) SetEpoch(ctx context.Context, epoch string) error {
 	if err := q.redis.Set(ctx, q.epochKey(), epoch, 0).Err(); err != nil {
 		return q.unavailable(err, "the epoch cannot be written")
 	}
-	return nil
+	return q.Join(ctx)
 }
 
 func (q *Asynq) epochKey() string             { return q.cfg.Namespace + ":epoch" }

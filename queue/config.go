@@ -19,6 +19,9 @@ type Config struct {
 	URL       string   `koanf:"url" yaml:"url" secret:"url"` // redis://[user:password@]host:port/db, rediss:// or unix://
 	Sentinel  Sentinel `koanf:"sentinel" yaml:"sentinel"`
 	Namespace string   `koanf:"namespace" yaml:"namespace"` // keeps clusters on one server apart
+	// The cluster, for those that use the same server to know of it; "": unknown.
+	ClusterID   string `koanf:"-" yaml:"-"`
+	ClusterName string `koanf:"-" yaml:"-"`
 }
 
 // Sentinel finds the current master of a replicated Redis.

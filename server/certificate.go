@@ -17,7 +17,7 @@ const (
 )
 
 // CheckCertificate reads a certificate and its key and refuses what no client
-// would take: a missing file, a key of another certificate, one that has expired.
+// would take: a missing file, a key of another certificate, one that has expired or is not valid yet.
 func CheckCertificate(certificate, key string) error {
 	c, err := readCertificate(certificate, key)
 	if err != nil {
@@ -27,6 +27,10 @@ func CheckCertificate(certificate, key string) error {
 }
 
 func expired(path string, c *tls.Certificate) error {
+	if time.Now().Before(c.Leaf.NotBefore) {
+		return task.Errorf(task.CodeInvalid, "the certificate in %s is valid only from %s", path, c.Leaf.NotBefore.Format(time.DateTime)).
+			At("server.certificate").Fix("check the clock of this machine, or wait")
+	}
 	if !time.Now().After(c.Leaf.NotAfter) {
 		return nil
 	}

@@ -117,9 +117,17 @@ func (b *Bound) bind(a Address, given *os.File) error {
 func bindError(a Address, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		e := task.Errorf(task.CodeUnavailable, "address %s is in use", a.Text).At(a.Key)
-		return e.Fix("stop the other process%s or choose another address", holder(a))
+		return e.Fix("stop the other process%s or choose another address: --set %s=%s", holder(a), a.Key, otherAddress(a))
 	}
 	return task.Errorf(task.CodeInvalid, "cannot listen on %s: %w", a.Text, err).At(a.Key)
+}
+
+// otherAddress shows how to write another address.
+func otherAddress(a Address) string {
+	if a.Kind == KindUnix {
+		return "PATH"
+	}
+	return "HOST:PORT"
 }
 
 // FileOf returns a descriptor of the listener that survives it.

@@ -101,8 +101,10 @@ func partitionBounds(table string, d time.Time) (low, high string) {
 	return idFloor(d).String(), idFloor(d.Add(day)).String()
 }
 
+// tableExists reads the catalogue itself: to_regclass may answer from a cache that
+// does not know what another session made while this one waited for a lock.
 func tableExists(ctx context.Context, tx pgx.Tx, name string) (there bool, err error) {
-	err = tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, name).Scan(&there)
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_class WHERE relname = $1 AND pg_table_is_visible(oid))`, name).Scan(&there)
 	return there, err
 }
 

@@ -28,6 +28,7 @@ func (s *Store) Sweep(ctx context.Context, term int64, audit time.Duration) (mor
 			ORDER BY expires_at LIMIT $1))`, pruneBatch)
 		batch.Queue(`DELETE FROM workers WHERE state IN ('stopped', 'lost') AND ended_at < clock_timestamp() - interval '7 days'
 			AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.worker = workers.epoch)`)
+		batch.Queue(`DELETE FROM masters WHERE beat_at < clock_timestamp() - interval '7 days'`)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}

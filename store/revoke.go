@@ -32,6 +32,7 @@ type lostParcel struct {
 	worker  int64
 	counted bool       // its worker died rather than being stopped or killed
 	guilty  *uuid.UUID // the run for which its worker was killed
+	memory  string     // what the worker was killed for; "": something else
 }
 
 // Revoke takes back the claimed parcels of workers that are no longer live, a
@@ -60,7 +61,8 @@ func (s *Store) Revoke(ctx context.Context, term int64) (revoked []Revoked, more
 
 func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost' AND NOT w.killed, false), w.guilty
+		SELECT p.id, p.lane, p.runs, p.worker, coalesce(w.state = 'lost' AND NOT w.killed, false), w.guilty,
+			coalesce(CASE WHEN w.killed THEN w.reason END, '')
 		FROM parcels p LEFT JOIN workers w ON w.epoch = p.worker
 		WHERE p.state = 'claimed' AND coalesce(w.state NOT IN ('active', 'draining'), true)
 		ORDER BY p.id LIMIT $1 FOR UPDATE OF p SKIP LOCKED`, revokeLimit)
@@ -68,24 +70,27 @@ func lostParcels(ctx context.Context, tx pgx.Tx) ([]lostParcel, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p lostParcel, err error) {
-		err = row.Scan(&p.id, &p.lane, &p.runs, &p.worker, &p.counted, &p.guilty)
+		err = row.Scan(&p.id, &p.lane, &p.runs, &p.worker, &p.counted, &p.guilty, &p.memory)
 		return p, err
 	})
 }
 
 // The runs are locked in id order first, as steps do.
 const revokeStatement = `
-	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $8::uuid[]) AS p(id, kills, worker, guilty)
+	WITH p AS (SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $8::uuid[], $9::text[]) AS p(id, kills, worker, guilty, memory)
 	), locked AS MATERIALIZED (
 		SELECT r.id, r.parcel FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
 			AND r.state IN ('dispatched', 'running') ORDER BY r.id FOR NO KEY UPDATE
 	), blamed AS (
-		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills FROM locked l JOIN p ON p.id = l.parcel
+		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills,
+			CASE WHEN l.id = p.guilty THEN p.memory ELSE '' END AS memory FROM locked l JOIN p ON p.id = l.parcel
 	), u AS (
 		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills, parcel = NULL, worker = p.worker,
 			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills >= $7 THEN 'quarantined' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills >= $7 THEN clock_timestamp() END,
 			reason = CASE WHEN r.cancel_requested THEN 'cancelled on request; its worker was lost'
+				WHEN r.kills + p.kills >= $7 AND p.memory <> '' THEN 'quarantined: it has cost ' || r.kills + p.kills || ' workers, the last because of its memory: ' || p.memory
+				WHEN p.memory <> '' THEN 'its worker was killed for the memory that this run took: ' || p.memory
 				WHEN r.kills + p.kills >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills || ' times while it ran alone'
 				ELSE 'its worker was lost' END,
 			available_at = clock_timestamp()
@@ -100,10 +105,11 @@ const revokeStatement = `
 
 func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked, error) {
 	ids, kills, workers := make([]int64, len(parcels)), make([]bool, len(parcels)), make([]int64, len(parcels))
-	guilty := make([]*uuid.UUID, len(parcels))
+	guilty, memory := make([]*uuid.UUID, len(parcels)), make([]string, len(parcels))
 	var runs []uuid.UUID
 	for i, p := range parcels {
 		ids[i], kills[i], workers[i], guilty[i] = p.id, p.counted && Suspect(p.lane), p.worker, p.guilty
+		memory[i] = p.memory
 		runs = append(runs, p.runs...)
 	}
 	slices.SortFunc(runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
@@ -113,7 +119,7 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 	if err := tx.SendBatch(ctx, settings).Close(); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter, guilty)
+	rows, err := tx.Query(ctx, revokeStatement, ids, kills, workers, runs, low, high, quarantineAfter, guilty, memory)
 	if err != nil {
 		return nil, err
 	}

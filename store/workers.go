@@ -18,9 +18,9 @@ const lostAfterTicks = 5
 // RegisterWorker enters a new worker process and returns its epoch.
 func (s *Store) RegisterWorker(ctx context.Context, w task.Worker) (epoch int64, err error) {
 	err = s.beats.QueryRow(ctx, `
-		INSERT INTO workers (id, host, pid, version, master, queues, slots, rss, tags, tick)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::text[], '{}'), (SELECT tick FROM cluster)) RETURNING epoch`,
-		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS, w.Tags).Scan(&epoch)
+		INSERT INTO workers (id, host, pid, version, master, slot, queues, slots, rss, tags, tick)
+		VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, coalesce($9::text[], '{}'), (SELECT tick FROM cluster)) RETURNING epoch`,
+		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS, w.Tags, w.Slot).Scan(&epoch)
 	return epoch, wrap(err, "register worker "+w.ID)
 }
 
@@ -32,6 +32,8 @@ type Beat struct {
 	RSS     int64
 	// ClockOffset is how far the worker's clock is ahead of the database's; nil: not known yet.
 	ClockOffset *time.Duration
+	CPU         float64
+	Alone       bool // no master supervises it, so it obeys its orders itself
 }
 
 // BeatAnswer is what it hears.
@@ -39,6 +41,7 @@ type BeatAnswer struct {
 	Now     time.Time   // the database clock when it took the heartbeat
 	Revoked bool        // the epoch is over: interrupt everything, write nothing
 	Cancel  []CancelAsk // runs of this worker that somebody wants cancelled
+	Drain   string      // who wants the worker to drain; "": nobody
 }
 
 // CancelAsk is a run that somebody wants cancelled.
@@ -56,8 +59,8 @@ func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error)
 		offset = new(offsetMS(*b.ClockOffset))
 	}
 	batch.Queue(`UPDATE workers SET tick = (SELECT tick FROM cluster), beat_at = clock_timestamp(), state = $2, running = $3, rss = $4,
-			clock_offset_ms = coalesce($5, clock_offset_ms)
-		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING beat_at`, b.Epoch, b.State, b.Running, b.RSS, offset).
+			cpu = $5, clock_offset_ms = coalesce($6, clock_offset_ms)
+		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING beat_at`, b.Epoch, b.State, b.Running, b.RSS, b.CPU, offset).
 		QueryRow(func(row pgx.Row) error {
 			err := row.Scan(&answer.Now)
 			answer.Revoked = errors.Is(err, pgx.ErrNoRows)
@@ -70,17 +73,27 @@ func (s *Store) Beat(ctx context.Context, b Beat) (answer BeatAnswer, err error)
 		answer.Cancel, err = pgx.CollectRows(rows, pgx.RowToStructByPos[CancelAsk])
 		return err
 	})
+	if b.Alone {
+		batch.Queue(`SELECT coalesce(min(asked_by), '') FROM worker_orders WHERE worker = $1 AND kind = 'drain' AND state = 'asked'`, b.Epoch).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&answer.Drain) })
+	}
 	return answer, wrap(s.beats.SendBatch(ctx, batch).Close(), "send a heartbeat")
 }
 
 // offsetMS is in whole microseconds, so that they read well.
 func offsetMS(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+// StoppedAsAsked is the reason that a worker gives for an end in order. Whoever
+// asked knows better.
+const StoppedAsAsked = "stopped as asked"
+
 // EndWorker records that a worker process has ended: stopped when that was
-// planned, lost when it died. Runs that it left are found by Revoke at once.
+// planned, lost when it died. Runs that it left are found by Revoke at once. Of one
+// that has recorded its end itself, it only completes the reason.
 func (s *Store) EndWorker(ctx context.Context, epoch int64, state task.WorkerState, reason string) error {
-	_, err := s.beats.Exec(ctx, `UPDATE workers SET state = $2, reason = $3, ended_at = clock_timestamp()
-		WHERE epoch = $1 AND state IN ('active', 'draining')`, epoch, state, clean(reason))
+	_, err := s.beats.Exec(ctx, `UPDATE workers SET state = CASE WHEN state = 'stopped' THEN state ELSE $2 END, reason = $3,
+			ended_at = coalesce(ended_at, clock_timestamp())
+		WHERE epoch = $1 AND (state IN ('active', 'draining') OR state = 'stopped' AND reason = $4)`, epoch, state, clean(reason), StoppedAsAsked)
 	return wrap(err, "record the end of a worker")
 }
 
@@ -120,22 +133,26 @@ func (s *Store) MarkLost(ctx context.Context, term int64) (lost []string, err er
 	return lost, err
 }
 
+// workerColumns are those of task.Worker, with its age last.
+const workerColumns = `id, epoch, host, pid, version, master, slot, state, reason, queues, tags, slots, running, rss, cpu, started_at, beat_at,
+	clock_offset_ms, coalesce(ended_at, clock_timestamp()) - started_at`
+
+func scanWorker(row pgx.CollectableRow) (w task.Worker, err error) {
+	var age time.Duration
+	err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.Slot, &w.State, &w.Reason, &w.Queues, &w.Tags,
+		&w.Slots, &w.Running, &w.RSS, &w.CPU, &w.StartedAt, &w.BeatAt, &w.ClockOffset, &age)
+	w.Age = task.Duration(age.Round(time.Millisecond))
+	return w, err
+}
+
 // Workers lists the live workers, or all of the last week, newest first.
 func (s *Store) Workers(ctx context.Context, all bool) ([]task.Worker, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT id, epoch, host, pid, version, master, state, reason, queues, tags, slots, running, rss, started_at, beat_at,
-			coalesce(ended_at, clock_timestamp()) - started_at, clock_offset_ms
+	rows, err := s.pool.Query(ctx, `SELECT `+workerColumns+`
 		FROM workers WHERE $1 OR state IN ('active', 'draining') ORDER BY epoch DESC LIMIT 1000`, all)
 	if err != nil {
 		return nil, wrap(err, "list workers")
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w task.Worker, err error) {
-		var age time.Duration
-		err = row.Scan(&w.ID, &w.Epoch, &w.Host, &w.PID, &w.Version, &w.Master, &w.State, &w.Reason, &w.Queues, &w.Tags,
-			&w.Slots, &w.Running, &w.RSS, &w.StartedAt, &w.BeatAt, &age, &w.ClockOffset)
-		w.Age = task.Duration(age.Round(time.Millisecond))
-		return w, err
-	})
+	list, err := pgx.CollectRows(rows, scanWorker)
 	return list, wrap(err, "list workers")
 }
 

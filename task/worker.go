@@ -21,6 +21,7 @@ type Worker struct {
 	PID       int         `json:"pid"`
 	Version   string      `json:"version"`
 	Master    string      `json:"master,omitempty"` // who supervises it; "" when started alone
+	Slot      *int        `json:"slot,omitempty"`   // which of its master's places it fills
 	State     WorkerState `json:"state"`
 	Reason    string      `json:"reason,omitempty"` // why it stopped or was lost
 	Queues    []string    `json:"queues"`
@@ -28,6 +29,7 @@ type Worker struct {
 	Slots     int         `json:"slots"`   // runs at once
 	Running   int         `json:"running"` // runs now
 	RSS       int64       `json:"rss"`     // bytes
+	CPU       float64     `json:"cpu"`     // share of one core; 1.5: one and a half cores
 	Age       Duration    `json:"age"`
 	StartedAt time.Time   `json:"started_at"`
 	BeatAt    time.Time   `json:"beat_at"`

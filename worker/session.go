@@ -41,6 +41,7 @@ type session struct {
 	consumers map[string]queue.Consumer
 	held      map[int64]bool // parcels claimed and not done
 	draining  bool
+	leftFor   string // who asked this worker to drain
 	// cancelAsked are the requests that the last heartbeat's answer named.
 	cancelAsked map[uuid.UUID]store.CancelAsk
 	costs       costs
@@ -88,7 +89,7 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		s.retire(err.Error())
 	} else {
-		s.retire("stopped as asked")
+		s.retire(s.farewell())
 	}
 	stopDuties()
 	stopWatch()
@@ -250,7 +251,8 @@ func (s *session) beat(ctx context.Context) {
 		state = task.WorkerDraining
 	}
 	s.mu.Unlock()
-	answer, err := s.deps.Store.Beat(ctx, store.Beat{Epoch: s.epoch, State: state, Running: running, RSS: s.deps.RSS(), ClockOffset: s.clockOffset()})
+	answer, err := s.deps.Store.Beat(ctx, store.Beat{Epoch: s.epoch, State: state, Running: running, RSS: s.deps.RSS(), CPU: s.deps.CPU(),
+		Alone: s.cfg.Master == "", ClockOffset: s.clockOffset()})
 	switch {
 	case err != nil:
 		if ctx.Err() == nil {
@@ -266,6 +268,9 @@ func (s *session) beat(ctx context.Context) {
 	s.metrics.beat.Observe(time.Since(sent).Seconds())
 	s.readClock(sent, answer.Now)
 	s.gate.beat(sent)
+	if answer.Drain != "" {
+		s.obeyDrain(ctx, answer.Drain)
+	}
 	asked := make(map[uuid.UUID]store.CancelAsk, len(answer.Cancel))
 	for _, ask := range answer.Cancel {
 		asked[ask.Run] = ask

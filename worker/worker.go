@@ -46,6 +46,7 @@ type Config struct {
 	Host         string        // default the machine's name
 	Version      string
 	Master       string // who supervises it
+	Slot         *int   // which of the master's places it fills
 }
 
 // Normalize fills in the defaults.
@@ -105,6 +106,8 @@ type Deps struct {
 	Dispatch *dispatch.Dispatcher
 	Log      logrus.FieldLogger
 	RSS      func() int64                            // bytes this process holds
+	CPU      func() float64                          // share of one core that it uses; may be nil
+	Leave    func(by string)                         // told once that somebody wants this worker to drain; may be nil
 	Session  func(epoch int64, id string)            // told of each new session; may be nil
 	Observe  func(state task.State, d time.Duration) // told of each ended attempt; may be nil
 	Cluster  func() json.RawMessage                  // what package code sees as ctx.cluster; may be nil
@@ -119,6 +122,7 @@ type Worker struct {
 	clock     *healthcheck.Clock // of this host beside the database's
 	metrics   *metrics
 	current   atomic.Pointer[session]
+	quit      context.CancelFunc // has Run drain
 }
 
 // New returns a worker; Run starts it.
@@ -129,6 +133,12 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	}
 	if deps.RSS == nil {
 		deps.RSS = func() int64 { return 0 }
+	}
+	if deps.CPU == nil {
+		deps.CPU = func() float64 { return 0 }
+	}
+	if deps.Leave == nil {
+		deps.Leave = func(string) {}
 	}
 	if deps.Session == nil {
 		deps.Session = func(int64, string) {}
@@ -145,13 +155,16 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	return &Worker{cfg: cfg, deps: deps, revisions: newRevisions(deps.Store), clock: deps.Clock, metrics: newMetrics()}, nil
 }
 
-// Run works until ctx ends, then drains: it claims nothing more, gives back
+// Run works until ctx ends or, for a worker that nobody supervises, the cluster
+// asks it to drain. Then it drains: it claims nothing more, gives back
 // what has not started, lets running work go on for DrainTimeout, and puts back
 // what is left without burning a retry. It blocks until all of that is done.
 //
 // It drains likewise, and returns an error, when a call of package code does
 // not stop although it was told to: the process must then end.
 func (w *Worker) Run(ctx context.Context) error {
+	ctx, w.quit = context.WithCancel(ctx)
+	defer w.quit()
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		s, err := w.newSession(ctx)
@@ -185,7 +198,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (w *Worker) newSession(ctx context.Context) (*session, error) {
 	id := fmt.Sprintf("%s-%d-%s", w.cfg.Host, os.Getpid(), uuid.NewString()[:8])
 	epoch, err := w.deps.Store.RegisterWorker(ctx, task.Worker{
-		ID: id, Host: w.cfg.Host, PID: os.Getpid(), Version: w.cfg.Version, Master: w.cfg.Master,
+		ID: id, Host: w.cfg.Host, PID: os.Getpid(), Version: w.cfg.Version, Master: w.cfg.Master, Slot: w.cfg.Slot,
 		Queues: w.cfg.Queues, Tags: w.cfg.Tags, Slots: w.cfg.Slots, RSS: w.deps.RSS(),
 	})
 	if err != nil {

@@ -82,3 +82,14 @@ export async function talkative() {
     log.info(`line ${i} `.padEnd(1000, "."));
   }
 }
+
+// gulp takes memory in one native operation that no interrupt reaches: it
+// touches the megabytes, or only asks for them.
+export async function gulp(input: Input & { megabytes: number; touch: boolean }, ctx: Context) {
+  await step(input, ctx);
+  const held = new Uint8Array(input.megabytes * 1048576);
+  if (input.touch) {
+    held.fill(1);
+  }
+  return { held: held.length };
+}

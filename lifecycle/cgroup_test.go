@@ -1,0 +1,73 @@
+package lifecycle
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// tree is a folder with the files that the code reads before it divides a
+// cgroup; the kernel's part in it is not there.
+func tree(t *testing.T, controllers string) string {
+	t.Helper()
+	root := t.TempDir()
+	require.NoError(t, setting(root, "cgroup.type", "domain\n"))
+	require.NoError(t, setting(root, "cgroup.controllers", controllers))
+	return root
+}
+
+func content(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(path...))
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestACgroupIsDividedForChildren(t *testing.T) {
+	t.Parallel()
+	root := tree(t, "cpu memory pids\n")
+	left := filepath.Join(root, childCgroup+"1-1") // of a master before
+	require.NoError(t, os.Mkdir(left, 0o755))
+	c, err := newCgroupsAt(root)
+	require.NoError(t, err)
+	require.Equal(t, "0", content(t, root, ownCgroup, "cgroup.procs"), "the process moves into a leaf")
+	require.Equal(t, "+memory", content(t, root, "cgroup.subtree_control"))
+	require.NoDirExists(t, left)
+
+	g, err := c.New(800 << 20)
+	require.NoError(t, err)
+	require.Equal(t, "838860800", content(t, g.path, "memory.max"))
+	require.Equal(t, "1", content(t, g.path, "memory.oom.group"))
+	require.Equal(t, "0", content(t, g.path, "memory.swap.max"))
+	require.False(t, g.Killed())
+	require.NoError(t, setting(g.path, "memory.events", "low 0\nmax 12\noom 1\noom_kill 0\n"))
+	require.False(t, g.Killed())
+	require.NoError(t, setting(g.path, "memory.events", "low 0\nmax 12\noom 1\noom_kill 3\n"))
+	require.True(t, g.Killed())
+	cmd := exec.Command("true")
+	g.Attach(cmd)
+	other, err := c.New(1 << 20)
+	require.NoError(t, err)
+	require.NotEqual(t, g.path, other.path)
+	g.Remove()
+	g.Remove()
+
+	// The process that goes on for this one begins in its leaf.
+	again, err := newCgroupsAt(filepath.Join(root, ownCgroup))
+	require.NoError(t, err)
+	require.Equal(t, root, again.root)
+}
+
+func TestACgroupThatIsNotOurs(t *testing.T) {
+	t.Parallel()
+	_, err := newCgroupsAt(t.TempDir())
+	require.ErrorContains(t, err, "the root of all cgroups")
+	_, err = newCgroupsAt(tree(t, "cpu pids\n"))
+	require.ErrorContains(t, err, "the memory controller is not there")
+	if _, err := NewCgroups(); err != nil {
+		require.NotEmpty(t, err.Error()) // a machine that has none says so
+	}
+}

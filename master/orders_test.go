@@ -1,0 +1,163 @@
+package master_test
+
+import (
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/master"
+	"github.com/catena-run/catena/task"
+)
+
+// orders keeps how orders came along.
+type orders struct {
+	mu   sync.Mutex
+	seen []task.OrderState
+	last string
+}
+
+func (o *orders) follow(s *supervised) {
+	s.boss.OnOrder(func(_ int64, state task.OrderState, detail string) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.seen, o.last = append(o.seen, state), detail
+	})
+}
+
+func (o *orders) states() []task.OrderState {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]task.OrderState{}, o.seen...)
+}
+
+func (s *supervised) order(kind task.OrderKind, pid int) {
+	s.t.Helper()
+	s.boss.Obey([]task.WorkerOrder{{Epoch: int64(pid), Kind: kind, AskedBy: "ann", State: task.OrderAsked}})
+}
+
+// working waits until each slot has a worker at work and returns the slots.
+func (s *supervised) working() (slots []task.Slot) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		slots = s.boss.Slots()
+		for _, slot := range slots {
+			if slot.State != task.SlotWorking {
+				return false
+			}
+		}
+		return len(slots) > 0
+	}, patience, 5*time.Millisecond)
+	return slots
+}
+
+func TestARestartThatIsAskedForStartsTheSuccessorFirst(t *testing.T) {
+	t.Parallel()
+	s := start(t, "good", nil)
+	var o orders
+	o.follow(s)
+	first := s.working()[0].PID
+	s.order(task.OrderRestart, first)
+	s.order(task.OrderRestart, first) // again, as at the next beat
+	starts, terms := s.until("start", 2), s.until("term", 1)
+	require.Equal(t, first, terms[0].pid)
+	require.False(t, terms[0].at.Before(starts[1].at))
+	d := s.dead(1)[0]
+	require.True(t, d.planned)
+	require.Equal(t, "restart asked by ann", d.reason)
+	require.Equal(t, []task.OrderState{task.OrderReplacing, task.OrderDraining, task.OrderDone}, o.states())
+	require.Equal(t, starts[1].pid, s.working()[0].PID)
+	require.Equal(t, 2, s.working()[0].Starts)
+}
+
+func TestARestartWhoseReplacementDoesNotComeUpFails(t *testing.T) {
+	t.Parallel()
+	s := start(t, "first", func(cfg *master.Supervision) { cfg.ReadyWithin = 200 * time.Millisecond })
+	var o orders
+	o.follow(s)
+	first := s.working()[0].PID
+	s.order(task.OrderRestart, first)
+	require.Eventually(t, func() bool { return len(o.states()) == 2 }, patience, 5*time.Millisecond)
+	require.Equal(t, []task.OrderState{task.OrderReplacing, task.OrderFailed}, o.states())
+	require.Equal(t, "its replacement did not begin its work within 200ms; the worker goes on", o.last)
+	require.False(t, gone(first))
+	require.Equal(t, first, s.working()[0].PID)
+}
+
+func TestADrainedWorkersSlotIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	s := start(t, "good", nil)
+	var o orders
+	o.follow(s)
+	first := s.working()[0].PID
+	s.order(task.OrderDrain, first)
+	starts := s.until("start", 2)
+	require.True(t, gone(first), "the next one starts after it")
+	require.NotEqual(t, first, starts[1].pid)
+	require.Equal(t, []task.OrderState{task.OrderDraining, task.OrderDone}, o.states())
+	d := s.dead(1)[0]
+	require.True(t, d.planned)
+	require.Equal(t, "drain asked by ann", d.reason)
+	require.Zero(t, s.working()[0].Crashes, "that was no crash")
+}
+
+func TestACrashLoopIsShown(t *testing.T) {
+	t.Parallel()
+	for kind, why := range map[string]string{"crash": "died: exit status 3", "panic": "died: exit status 2 (panic: boom", "fails": "died: exit status 1 (no database is there)"} {
+		s := start(t, kind, nil)
+		var slot task.Slot
+		require.Eventually(t, func() bool {
+			for _, slot = range s.boss.Slots() {
+			}
+			return slot.State == task.SlotCrashLoop
+		}, patience, time.Millisecond)
+		require.GreaterOrEqual(t, slot.Crashes, 3)
+		require.GreaterOrEqual(t, slot.Starts, 3)
+		require.Contains(t, slot.Last, why)
+		require.Positive(t, slot.NextStart)
+		require.Contains(t, s.dead(1)[0].reason, why)
+	}
+}
+
+// A worker that gives signs of life but answers no probe any more hangs.
+func TestAWorkerThatLeavesProbesUnansweredIsKilled(t *testing.T) {
+	t.Parallel()
+	s := start(t, "probed", func(cfg *master.Supervision) { cfg.Policy.HangAfter = 200 * time.Millisecond })
+	probes := s.until("probe", 3)
+	d := s.dead(1)[0]
+	require.Contains(t, d.reason, "no sign of life")
+	require.True(t, gone(probes[0].pid))
+	for _, e := range events(t, s.file) {
+		require.NotEqual(t, "term", e.name)
+	}
+}
+
+// It is noticed in less than three checks of a second.
+func TestASuspendedWorkerIsNoticedInTime(t *testing.T) {
+	t.Parallel()
+	s := start(t, "good", func(cfg *master.Supervision) {
+		cfg.CheckEvery, cfg.Policy.HangAfter = time.Second, 2800*time.Millisecond
+	})
+	first := s.working()[0].PID
+	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
+	stopped := time.Now()
+	s.until("start", 2)
+	require.Less(t, time.Since(stopped), 6*time.Second, "3 s and what the machine does meanwhile")
+	require.Contains(t, s.dead(1)[0].reason, "the limit is 2.8s")
+}
+
+func TestAWorkerWhoseRunIsLateIsKilled(t *testing.T) {
+	t.Parallel()
+	s := start(t, "late", func(cfg *master.Supervision) { cfg.Policy.LateAfter = 4 * time.Second })
+	require.Equal(t, "its run r1 goes on 5s after its time limit", s.dead(1)[0].reason)
+}
+
+func TestAWorkerThatKillsItselfSaysWhy(t *testing.T) {
+	t.Parallel()
+	s := start(t, "greedy", nil)
+	d := s.dead(1)[0]
+	require.Equal(t, "uses 900.0 MiB of memory, the limit is 400.0 MiB", d.reason)
+	require.False(t, d.planned)
+}
