@@ -12,6 +12,7 @@ import (
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 )
@@ -139,9 +140,10 @@ type Deps struct {
 	Audit         Audit
 	Doctor        func(ctx context.Context) []Check
 	Readonly      ReadonlyRunner
-	Live          http.Handler // /livez
-	Ready         http.Handler // /readyz
-	Metrics       http.Handler // /metrics
+	Live          http.Handler      // /livez
+	Ready         http.Handler      // /readyz
+	Metrics       http.Handler      // /metrics
+	Traces        *telemetry.Traces // nil: none
 	Log           logrus.FieldLogger
 }
 

@@ -221,7 +221,7 @@ func (s *session) showRun(r task.Run) error {
 		[2]string{"started", s.moment(r.StartedAt)}, [2]string{"finished", s.moment(r.FinishedAt)},
 		[2]string{"cancel asked", s.moment(r.CancelAskedAt)}, [2]string{"interrupted", s.moment(r.InterruptedAt)},
 		[2]string{"killed", s.moment(r.KilledAt)},
-		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)},
+		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)}, [2]string{"trace", r.TraceID},
 		[2]string{"packages", packagesText(r)}, [2]string{"params", short(string(r.Params), 200)}, [2]string{"data", dataText(r.Outcome)},
 	)
 	if err != nil {

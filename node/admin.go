@@ -33,12 +33,13 @@ func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(),
 	probes.AddReady("redis", func(ctx context.Context) error { _, err := m.queue.Check(ctx); return err })
 	registry := telemetry.NewRegistry(o.Version)
 	registry.MustRegister(newGauges(m), m.scheduler.Metrics(), m.sources.Metrics())
+	registry.MustRegister(m.traces.Metrics()...)
 	handler, err = api.New(api.Deps{
 		Tasks: m.store, Calendars: m.store, Sources: m.store, Waits: m.store, Runs: m.store, Records: m.store, Backfills: m.store, Backfiller: scheduler.NewBackfills(m.store),
 		Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),
-		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
+		Traces: m.traces, Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
 	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), EventKeep: time.Duration(m.cfg.Retention.Events)})
 	if err != nil {
 		return nil, nil, err

@@ -43,7 +43,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 	defer serving.Wait()
 	defer dead()
 	serving.Go(func() { reports.alive(living) })
-	b, err := openBase(ctx, cfg, log)
+	b, err := openBase(ctx, cfg, log, about{"catena-worker", o.Version})
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master,
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: pkgstore.NewCache(b.packages, int64(cfg.Packages.CacheSize)),
-		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss,
+		Scripts: engine, Dispatch: b.dispatch, Traces: b.traces, Log: log, RSS: memory.rss,
 		Session: func(epoch int64, id string) { reports.send(master.Report{Epoch: epoch, ID: id}) },
 		Observe: func(task.State, time.Duration) { reports.runs.Add(1) },
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func start(t *testing.T) *fixture {
 
 func startOn(t *testing.T, url string) *fixture {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: url})
+	s, err := store.Open(t.Context(), store.Config{URL: url, Traces: func(run uuid.UUID) string { return "00-" + strings.ReplaceAll(run.String(), "-", "") + "-00f067aa0ba902b7-01" }})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(t.Context()))
@@ -119,6 +120,12 @@ func (f *fixture) invalid(schedule int64) (reason string) {
 	f.t.Helper()
 	f.scan(&reason, `SELECT invalid FROM schedules WHERE id = $1`, schedule)
 	return reason
+}
+
+// traced checks that each run has begun a trace of its own.
+func (f *fixture) traced() {
+	f.t.Helper()
+	require.Zero(f.t, f.count(`SELECT count(*) FROM runs WHERE trace IS DISTINCT FROM '00-' || replace(id::text, '-', '') || '-00f067aa0ba902b7-01'`))
 }
 
 // fires returns the ledger of a task, oldest first.
@@ -368,6 +375,7 @@ func TestOverlap(t *testing.T) {
 		got = fires(n + 1)
 		require.Equal(t, task.FireStarted, got[n].Outcome, "the run before it has ended")
 	}
+	f.traced()
 }
 
 // finish ends a run as its worker would.

@@ -19,22 +19,23 @@ import (
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
 	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text, r.parent, coalesce(r.parent_path, ''),
-	r.cancel_requested_at, r.interrupted_at, r.killed_at `
+	r.cancel_requested_at, r.interrupted_at, r.killed_at, r.trace `
 
 const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
 func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
-	var outcome, params, packages, tail *string
+	var outcome, params, packages, tail, trace *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
 		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
 		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail, &r.Parent, &r.ParentPath,
-		&r.CancelAskedAt, &r.InterruptedAt, &r.KilledAt)
+		&r.CancelAskedAt, &r.InterruptedAt, &r.KilledAt, &trace)
 	if err != nil {
 		return r, err
 	}
 	if r.State.Terminal() {
 		r.AvailableAt = nil // it speaks of the next attempt
 	}
+	r.TraceID = traceID(trace)
 	if params != nil {
 		r.Params = json.RawMessage(*params)
 	}
@@ -51,6 +52,14 @@ func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	}
 	r.PackageVersion = firstPackage(packages)
 	return r, nil
+}
+
+// traceID returns the 32 digits after the version of a traceparent.
+func traceID(trace *string) string {
+	if trace == nil || len(*trace) < 35 {
+		return ""
+	}
+	return (*trace)[3:35]
 }
 
 // firstPackage reads name@digest of the first member of the packages object,

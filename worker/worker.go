@@ -26,6 +26,7 @@ import (
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // AllQueues in Config.Queues stands for every queue that a task names.
@@ -102,6 +103,7 @@ type Deps struct {
 	Scripts  *script.Engine
 	Dispatch *dispatch.Dispatcher
 	Log      logrus.FieldLogger
+	Traces   *telemetry.Traces                       // nil: none
 	RSS      func() int64                            // bytes this process holds
 	Session  func(epoch int64, id string)            // told of each new session; may be nil
 	Observe  func(state task.State, d time.Duration) // told of each ended attempt; may be nil
