@@ -492,3 +492,22 @@ func TestOneBadScheduleStopsNoOther(t *testing.T) {
 	require.Empty(t, f.invalid(bad[0]))
 	require.Equal(t, 1, f.count(`SELECT count(*) FROM schedule_due WHERE schedule = $1 AND due_at > clock_timestamp()`, bad[0]))
 }
+
+// TestAScheduleThatCannotBeReadAnyMoreIsFlagged: it was good when it was planned.
+func TestAScheduleThatCannotBeReadAnyMoreIsFlagged(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.task("demo")
+	id := f.schedule("demo", "@every 1h", "skip")
+	f.catalogue()
+	f.exec(`ALTER TABLE schedules DISABLE TRIGGER ALL`)
+	f.exec(`UPDATE schedules SET timezone = 'Mars/Olympus'`) // as if this machine's zones had lost it
+	f.exec(`UPDATE schedule_due SET due_at = date_trunc('second', clock_timestamp())`)
+	f.fire()
+	require.Contains(t, f.invalid(id), "Mars/Olympus")
+	fires := f.fires("demo")
+	require.Len(t, fires, 1)
+	require.Equal(t, task.FireSkipped, fires[0].Outcome)
+	require.Contains(t, fires[0].Reason, "Mars/Olympus")
+	require.Zero(t, f.count(`SELECT count(*) FROM schedule_due WHERE due_at < 'infinity'`))
+}

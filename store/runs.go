@@ -216,6 +216,17 @@ func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from 
 
 func stepName(s task.Step) string { return strings.TrimSuffix(s.Path+" "+s.Name, " ") }
 
+// A child whose parent waits for its group still is one of those again that it waits for.
+const rejoinGroup = `
+	WITH open AS (
+		SELECT c.id, c.child_group FROM runs c JOIN waits w ON w.run = c.parent
+		WHERE c.id = $1 AND c.child_group IS NOT NULL AND w.kind = 'children' AND w.outcome IS NULL AND w.detail->>'group' = c.child_group
+		FOR SHARE OF w
+	)
+	INSERT INTO holds (run, scope, key)
+	SELECT id, CASE WHEN EXISTS (SELECT 1 FROM holds h WHERE h.scope = 'children-stop' AND h.key = o.child_group) THEN 'children-stop' ELSE 'children' END, child_group
+	FROM open o ON CONFLICT DO NOTHING`
+
 func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string, waits int64) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
@@ -242,6 +253,7 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
+	batch.Queue(rejoinGroup, id)
 	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit, schedule)
 		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, CASE WHEN $2 > 0 THEN 'buffered' ELSE `+openHold+` END,
 			rate_key, concurrency_key, concurrency_limit, nullif($2, 0)
