@@ -40,7 +40,7 @@ func (m *masterNode) adminHandler(o Options) (handler http.Handler, stop func(),
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),
 		Traces: m.traces, Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), Log: m.log,
-	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), EventKeep: time.Duration(m.cfg.Retention.Events)})
+	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), MaxEvent: api.MaxEvent(int64(m.cfg.Script.MaxOutput)), EventKeep: time.Duration(m.cfg.Retention.Events)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -80,13 +80,15 @@ const revokeStatement = `
 		SELECT r.id, r.parcel FROM runs r WHERE r.id = ANY ($4) AND r.id BETWEEN $5 AND $6 AND r.parcel = ANY ($1)
 			AND r.state IN ('dispatched', 'running') ORDER BY r.id FOR NO KEY UPDATE
 	), blamed AS (
-		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills FROM locked l JOIN p ON p.id = l.parcel
+		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills, coalesce(l.id = p.guilty, false) AS memory FROM locked l JOIN p ON p.id = l.parcel
 	), u AS (
 		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills, parcel = NULL, worker = p.worker,
 			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills >= $7 THEN 'quarantined' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills >= $7 THEN clock_timestamp() END,
 			reason = CASE WHEN r.cancel_requested THEN 'cancelled on request; its worker was lost'
 				WHEN r.kills + p.kills >= $7 THEN 'quarantined: its worker died ' || r.kills + p.kills || ' times while it ran alone'
+					|| CASE WHEN p.memory THEN ', the last time because it took more memory than worker.maxMemory allows' ELSE '' END
+				WHEN p.memory THEN 'its worker was killed because this run took more memory than worker.maxMemory allows'
 				ELSE 'its worker was lost' END,
 			available_at = clock_timestamp()
 		FROM blamed p WHERE r.id = p.id AND r.id = ANY ($4) AND r.id BETWEEN $5 AND $6

@@ -142,7 +142,7 @@ func quoted(name string) []byte {
 func (o *Outcome) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return Errorf(CodeInvalid, "an outcome must be an object: %w", err)
+		return Errorf(CodeInvalid, "an outcome must be an object: %s", PlainJSON(err))
 	}
 	*o = Outcome{}
 	for _, known := range []struct {
@@ -154,7 +154,7 @@ func (o *Outcome) UnmarshalJSON(data []byte) error {
 			continue
 		}
 		if err := json.Unmarshal(raw, known.into); err != nil {
-			return Errorf(CodeInvalid, "outcome.%s: %w", known.name, err)
+			return Errorf(CodeInvalid, "outcome.%s: %s", known.name, PlainJSON(err))
 		}
 		delete(fields, known.name)
 	}
