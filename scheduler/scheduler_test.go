@@ -50,7 +50,9 @@ func start(t *testing.T) *fixture {
 
 func startOn(t *testing.T, url string) *fixture {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: url, Traces: func(run uuid.UUID) string { return "00-" + strings.ReplaceAll(run.String(), "-", "") + "-00f067aa0ba902b7-01" }})
+	s, err := store.Open(t.Context(), store.Config{URL: url, Traces: func(run uuid.UUID) string {
+		return "00-" + strings.ReplaceAll(run.String(), "-", "") + "-00f067aa0ba902b7-01"
+	}})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(t.Context()))

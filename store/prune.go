@@ -149,7 +149,7 @@ func (s *Store) PruneRevisions(ctx context.Context, term int64) (more bool, err 
 		}
 		if len(replaced) > 0 { // else the runs need not be read
 			tag, err := tx.Exec(ctx, `DELETE FROM task_revisions WHERE id = ANY($1)
-				AND id NOT IN (SELECT c.revision FROM runs c WHERE c.parent IS NOT NULL AND c.entry IS NOT NULL AND c.revision = ANY($1))`, replaced)
+				AND id NOT IN (SELECT c.revision FROM runs c WHERE c.parent IS NOT NULL AND c.revision = ANY($1))`, replaced)
 			if err != nil {
 				return err
 			}
