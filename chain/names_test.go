@@ -42,3 +42,16 @@ func TestWhatAuthorsOfTaskFilesAreTold(t *testing.T) {
 	_, err := chain.Parse("chain", []byte(`[{"set":{"x":1},"as":"a"},{"set":{"x":2},"as":"a"}]`))
 	require.NoError(t, err, "what is stored runs as it did")
 }
+
+// TestAVariableThatNothingHasSetIsNull at run time; apply warns of it.
+func TestAVariableThatNothingHasSetIsNull(t *testing.T) {
+	t.Parallel()
+	document, err := chain.Parse("chain", []byte(`[{"set":{"outcome":{"success":true,"data":["${vars.nothing}","${vars.nothing ?? 1}","<${vars.nothing}>"]}}}]`))
+	require.NoError(t, err)
+	result, err := document.Run(t.Context(), chain.Options{})
+	require.NoError(t, err)
+	require.JSONEq(t, `[null,1,"<null>"]`, string(result.Outcome.Data))
+	warnings := document.Warnings(nil)
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0].Message, "${vars.nothing} is read, but no item sets it")
+}
