@@ -37,14 +37,13 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 	var sources []chain.SourceFile
 	places := make(map[string]string)
 	calendars := newCalendarReader(files)
+	var problems []error
 	for _, file := range files {
 		if isICal(file.Name) {
 			continue
 		}
-		read, err := chain.ParseFile(file.Name, []byte(file.Content))
-		if err != nil {
-			return applied{}, err
-		}
+		read, wrong := chain.CheckFile(file.Name, []byte(file.Content))
+		problems = append(problems, wrong...)
 		for _, t := range read.Tasks {
 			place := fmt.Sprintf("%s:%d", file.Name, t.Line)
 			name := t.Definition.Name
@@ -70,6 +69,9 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 			}
 		}
 	}
+	if len(problems) > 0 {
+		return applied{}, allOf(problems)
+	}
 	if len(tasks)+len(calendars.list)+len(sources) == 0 {
 		return applied{}, task.Errorf(task.CodeInvalid, "the files hold no task").At("files").Fix("write at least one document with a name and a chain")
 	}
@@ -81,6 +83,29 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 		out.definitions = append(out.definitions, t.Definition)
 	}
 	return out, s.checkCycles(ctx, tasks)
+}
+
+// maxProblems is how many problems one answer names.
+const maxProblems = 20
+
+// allOf makes one error of the problems of files, each with its place and remedy
+// on a line of its own.
+func allOf(problems []error) error {
+	first := coded(problems[0])
+	if len(problems) == 1 {
+		return first
+	}
+	lines := []string{first.Message}
+	if first.Remedy != "" {
+		lines[0] += "; " + first.Remedy
+	}
+	for _, p := range problems[1:min(len(problems), maxProblems)] {
+		lines = append(lines, p.Error())
+	}
+	if more := len(problems) - maxProblems; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more problems", more))
+	}
+	return task.Errorf(first.Code, "%s", strings.Join(lines, "\n")).At(first.Where)
 }
 
 // checkSchedules reads the schedules with the calendars that they exclude, be they of

@@ -205,7 +205,7 @@ func nextDue(schedule task.Schedule, calendars scheduler.Lookup, after time.Time
 	out := client.ScheduleDue{Schedule: schedule.ID, Invalid: schedule.Invalid, Due: []client.DueTime{}}
 	spec, err := scheduler.ParseWith(schedule, calendars)
 	if err != nil {
-		out.Text = fmt.Sprintf("schedule %d", schedule.ID)
+		out.Text = expression(schedule)
 		if out.Invalid == "" {
 			out.Invalid = err.Error()
 		}
@@ -216,4 +216,19 @@ func nextDue(schedule task.Schedule, calendars scheduler.Lookup, after time.Time
 		out.Due = append(out.Due, client.DueTime{DueAt: at, StartsAt: spec.StartAt(at)})
 	}
 	return out
+}
+
+// expression is a schedule that cannot be read, as it stands there.
+func expression(s task.Schedule) string {
+	switch {
+	case s.Cron != "":
+		return "cron " + s.Cron
+	case s.Every != 0:
+		return "every " + s.Every.String()
+	case s.At != nil:
+		return "at " + s.At.UTC().Format(time.RFC3339)
+	case s.Calendar != nil:
+		return "calendar"
+	}
+	return fmt.Sprintf("schedule %d", s.ID)
 }

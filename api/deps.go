@@ -12,6 +12,7 @@ import (
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 )
@@ -140,9 +141,10 @@ type Deps struct {
 	Audit         Audit
 	Doctor        func(ctx context.Context) []Check
 	Readonly      ReadonlyRunner
-	Live          http.Handler // /livez
-	Ready         http.Handler // /readyz
-	Metrics       http.Handler // /metrics
+	Live          http.Handler      // /livez
+	Ready         http.Handler      // /readyz
+	Metrics       http.Handler      // /metrics
+	Traces        *telemetry.Traces // nil: none
 	Log           logrus.FieldLogger
 	// Observe is told of each answered request; may be nil.
 	Observe func(operation string, status int, took time.Duration)
@@ -174,13 +176,14 @@ type Config struct {
 	Package     pkgstore.Limits // of a pushed package
 	Timeout     time.Duration   // of one request, beyond what it asked to wait; 0: 30s
 	PushTimeout time.Duration   // of the transfer of one package; 0: 5m
+	MaxEvent    int64           // bytes of an event's data; 0: what fits into an outcome of 1 MiB
 	EventKeep   time.Duration   // how long an event is kept for runs that began before it; 0: 7 days
 }
 
 // Validate checks c.
 func (c Config) Validate() error {
 	for name, value := range map[string]int64{
-		"maxBody": c.MaxBody, "maxBatch": c.MaxBatch, "package.maxSize": c.Package.MaxSize,
+		"maxBody": c.MaxBody, "maxBatch": c.MaxBatch, "maxEvent": c.MaxEvent, "package.maxSize": c.Package.MaxSize,
 		"timeout": int64(c.Timeout), "pushTimeout": int64(c.PushTimeout), "eventKeep": int64(c.EventKeep),
 	} {
 		if value < 0 {
@@ -193,6 +196,9 @@ func (c Config) Validate() error {
 func (c Config) withDefaults() Config {
 	if c.Version == "" {
 		c.Version = "dev"
+	}
+	if c.MaxEvent == 0 {
+		c.MaxEvent = MaxEvent(1 << 20)
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = 1 << 20

@@ -25,6 +25,7 @@ import (
 type startInput struct {
 	Name string `path:"name" doc:"Name of the task, escaped: / is %2F" maxLength:"600"`
 	Key  string `header:"Idempotency-Key" doc:"The same as key" maxLength:"200"`
+	CallerTrace
 	Body *client.RunRequest
 }
 
@@ -35,6 +36,7 @@ type startOutput struct {
 
 type batchInput struct {
 	Name string `path:"name" doc:"Name of the task, escaped: / is %2F" maxLength:"600"`
+	CallerTrace
 	Body client.BatchRequest
 }
 
@@ -111,7 +113,7 @@ func (s *service) startRun(ctx context.Context, in *startInput) (*startOutput, e
 	if err != nil {
 		return nil, err
 	}
-	accepted, err := s.submit(ctx, []dispatch.Request{wanted})
+	accepted, err := s.submit(ctx, in.CallerTrace, []dispatch.Request{wanted})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +138,7 @@ func (s *service) startRuns(ctx context.Context, in *batchInput) (*body[client.B
 			return nil, within("runs["+strconv.Itoa(i)+"]", err)
 		}
 	}
-	accepted, err := s.submit(ctx, requests)
+	accepted, err := s.submit(ctx, in.CallerTrace, requests)
 	if err != nil {
 		return nil, whichOfMany(err)
 	}
@@ -152,11 +154,13 @@ func (s *service) startRuns(ctx context.Context, in *batchInput) (*body[client.B
 }
 
 // submit accepts requests and holds the submitter to its word: one answer each.
-func (s *service) submit(ctx context.Context, requests []dispatch.Request) ([]dispatch.Accepted, error) {
+func (s *service) submit(ctx context.Context, caller CallerTrace, requests []dispatch.Request) ([]dispatch.Accepted, error) {
+	ctx, span := s.traceAccept(ctx, caller, requests)
 	accepted, err := s.deps.Submitter.Submit(ctx, requests)
 	if err == nil && len(accepted) != len(requests) {
 		err = fmt.Errorf("%d requests were answered with %d runs", len(requests), len(accepted))
 	}
+	endAccept(span, accepted, err)
 	return accepted, err
 }
 

@@ -13,8 +13,11 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
-// maxEventData is how large the data of an event may be.
-const maxEventData = 1 << 20
+// MaxEvent is how large the data of an event may be, so that the outcome of the
+// step that takes it, which tells of the event too, is not larger than the limit.
+func MaxEvent(outcome int64) int64 { return max(outcome-eventFrame, outcome/2) }
+
+const eventFrame = 4 << 10
 
 type eventInput struct{ Body client.EventRequest }
 
@@ -37,7 +40,7 @@ type treeInput struct {
 func (s *service) waitRoutes() {
 	const tag = "runs"
 	handle(s, operation{action: auth.SendEvent, method: http.MethodPost, path: "/events", summary: "Send an event to the runs that wait for it",
-		tag: tag, limit: maxEventData + 64<<10, changes: true, status: http.StatusCreated}, s.sendEvent)
+		tag: tag, limit: s.config.MaxEvent + 64<<10, changes: true, status: http.StatusCreated}, s.sendEvent)
 	handle(s, operation{action: auth.ListEvents, method: http.MethodGet, path: "/events", summary: "List the events that are kept, newest first", tag: tag}, s.listEvents)
 	handle(s, operation{action: auth.ApproveRun, method: http.MethodPost, path: "/runs/{id}/approve", summary: "Approve, or reject, what a run waits for",
 		tag: tag, limit: s.config.MaxBody, changes: true}, s.approveRun)
@@ -49,8 +52,8 @@ func (s *service) sendEvent(ctx context.Context, in *eventInput) (*body[client.S
 	switch {
 	case strings.TrimSpace(in.Body.Name) == "":
 		return nil, task.Errorf(task.CodeInvalid, "an event needs a name").At("name")
-	case len(data) > maxEventData:
-		return nil, task.Errorf(task.CodeTooLarge, "the data of the event have %d bytes", len(data)).At("data").Fix("stay below %d, or pass a reference", maxEventData)
+	case int64(len(data)) > s.config.MaxEvent:
+		return nil, task.Errorf(task.CodeTooLarge, "the data of the event have %d bytes", len(data)).At("data").Fix("stay below %d, or pass a reference", s.config.MaxEvent+1)
 	case strings.ContainsRune(in.Body.Name+in.Body.Key, 0):
 		return nil, task.Errorf(task.CodeInvalid, "the name or the key of the event is not text").At("name").Fix("leave out NUL characters")
 	}

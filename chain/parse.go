@@ -66,6 +66,9 @@ func (p *parser) items(s *source, path string) (*list, error) {
 		}
 		l.items[i] = it
 	}
+	if p.problems != nil {
+		p.checkNames(l, s)
+	}
 	return l, nil
 }
 

@@ -148,7 +148,7 @@ func (p *parser) retry(it *item, s *source) (r task.Retry, err error) {
 			return r, p.fail(it, key, "unknown field %q of retry", key.text).Fix("%s", suggest(key.text, retryFields))
 		}
 		if err := json.Unmarshal(appendSource(nil, &source{kind: kindObject, keys: s.keys[i : i+1], items: s.items[i : i+1]}, 1<<20), &r); err != nil {
-			return r, p.fail(it, s.items[i], "retry.%s: %v", key.text, err)
+			return r, p.fail(it, s.items[i], "retry.%s: %s", key.text, task.PlainJSON(err))
 		}
 	}
 	probe := task.Definition{Name: "probe", Chain: json.RawMessage("[]"), Retry: r}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // Invoker calls a function of a package. It blocks until the function has
@@ -88,6 +89,9 @@ type Result struct {
 	Outcome task.Outcome
 	Steps   []task.Step // executed now and not given to Commit
 	Parked  *Parked     // what the run waits for; it has no outcome then
+	// Unfinished is the span of the step that was interrupted, nil where there is
+	// none. It is to be ended unless the step goes again.
+	Unfinished *telemetry.Span
 }
 
 // ErrStopped is the error of a run that Options.Stop has ended.
@@ -150,7 +154,7 @@ func (d *Document) Run(ctx context.Context, o Options) (Result, error) {
 		m.tail = make([]task.Step, 0, len(m.items)-at.index)
 	}
 	err = m.loop(ctx)
-	return Result{Outcome: m.outcome, Steps: m.tail, Parked: m.parked}, err
+	return Result{Outcome: m.outcome, Steps: m.tail, Parked: m.parked, Unfinished: m.unfinished}, err
 }
 
 // position is where a run stands among the top-level items.
@@ -169,6 +173,8 @@ type trunk struct {
 	outcome task.Outcome
 	failed  bool
 	parked  *Parked
+
+	unfinished *telemetry.Span
 }
 
 func (m *trunk) loop(ctx context.Context) error {
@@ -178,18 +184,22 @@ func (m *trunk) loop(ctx context.Context) error {
 			return m.thread.whyEnded(ctx)
 		}
 		m.thread.iteration = m.iteration
-		res := m.thread.item(ctx, items[m.index])
+		inside, span := telemetry.Step(ctx, m.thread.run.options.Run.Attempt, m.iteration, items[m.index].path)
+		res := m.thread.item(inside, items[m.index])
 		if res.err != nil {
 			if errors.Is(res.err, errParked) && !m.thread.ends(ctx) {
 				m.parked = m.thread.parked
-				return nil
+				return nil // the step ends when the wait is over
 			}
+			m.unfinished = m.trace(span, items[m.index], task.Fail("interrupted"))
 			return m.thread.whyEnded(ctx)
 		}
 		if !m.thread.since.IsZero() { // it has waited
 			started, m.thread.since = m.thread.since, time.Time{}
+			span.From(started)
 		}
 		finished := time.Now()
+		m.trace(span, items[m.index], res.outcome).EndAt(finished)
 		step := m.thread.run.step(m.thread, items[m.index], &res)
 		step.Iteration, step.StartedAt, step.FinishedAt = m.iteration, started, finished
 		if err := m.store(ctx, step, m.advance(res)); err != nil {
@@ -209,6 +219,26 @@ func (m *trunk) loop(ctx context.Context) error {
 		m.outcome = m.thread.chainOutcome()
 	}
 	return nil
+}
+
+// trace completes the span of a step, nil where there is none.
+func (m *trunk) trace(span *telemetry.Span, it *item, o task.Outcome) *telemetry.Span {
+	if span == nil {
+		return nil
+	}
+	if it.name != "" {
+		span.Name("step " + it.path + " " + it.name)
+	}
+	span.Note("catena.step", it.path)
+	span.Note("catena.item", it.text)
+	span.Count("catena.run.attempt", int64(m.thread.run.options.Run.Attempt))
+	if m.iteration > 0 {
+		span.Count("catena.iteration", int64(m.iteration))
+	}
+	if !o.Success {
+		span.Fail(o.Reason)
+	}
+	return span
 }
 
 // whyEnded is the error of a run that was interrupted or stopped.

@@ -114,11 +114,7 @@ func (f file) fields(s *source, what string, known []string) error {
 }
 
 func plainJSONError(err error) string {
-	var mismatch *json.UnmarshalTypeError
-	if errors.As(err, &mismatch) {
-		return mismatch.Value + " does not fit here"
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
+	return task.PlainJSON(err)
 }
 
 func fieldHelp(field string) string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/catena-run/catena/task"
@@ -99,6 +100,9 @@ func (f file) checkField(s *source, where string, want fieldKind) error {
 		problem = timeProblem(s)
 	case fieldDuration:
 		problem = durationProblem(s)
+		if problem == "" && strings.HasSuffix(where, ".every") && isZero(s.text) {
+			return f.errorf(s, "%s: %s is no interval", where, s.text).Fix("write 1s at least, such as 90s or 1h30m")
+		}
 	case fieldTexts, fieldNumbers:
 		if s.kind == kindList {
 			return f.checkList(s, where, want)
@@ -156,6 +160,11 @@ func timeProblem(s *source) string {
 		return fmt.Sprintf("%q is not a time with its zone", shorten(s.text, 60))
 	}
 	return ""
+}
+
+func isZero(text string) bool {
+	d, err := task.ParseDuration(text)
+	return err == nil && d == 0
 }
 
 func durationProblem(s *source) string {

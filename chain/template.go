@@ -304,6 +304,9 @@ func parseSpan(value any) (time.Duration, error) {
 	case string:
 		var err error
 		if d, err = task.ParseDuration(v); err != nil {
+			if bad := task.BadDuration(v); !strings.HasSuffix(bad.Message, "is not a duration") {
+				return 0, bad
+			}
 			return 0, fmt.Errorf(`%q is not a duration; write milliseconds as a number, or a text such as "250ms", "30s", "10m" or "2d"`, v)
 		}
 	default:

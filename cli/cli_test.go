@@ -486,7 +486,7 @@ func TestFirstTokenGoesToTheDatabase(t *testing.T) {
 	}
 	require.Equal(t, result{0, "ctn_secret\n", ""}, s.run("token", "create", "--role", "admin", "--ttl", "90d"))
 	require.Equal(t, "admin", role)
-	require.Equal(t, "admin", name)
+	require.Equal(t, "admin-20261122-120000", name)
 	require.Equal(t, 90*24*time.Hour, ttl)
 	require.JSONEq(t, `{"token":"ctn_secret"}`, s.run("token", "create", "--role", "viewer", "--name", "ci", "--json").out)
 	require.Equal(t, "ci", name)

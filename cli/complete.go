@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/task"
 )
 
 // completer gives the candidates for an argument.
@@ -56,6 +57,16 @@ func runIDs(ctx context.Context, c *client.Client) ([]string, error) {
 	ids := make([]string, 0, len(runs))
 	for _, r := range runs {
 		ids = append(ids, cobra.CompletionWithDesc(r.ID.String(), r.Task+" "+string(r.State)))
+	}
+	return ids, err
+}
+
+// approvableRuns offers the runs that wait for an approval.
+func approvableRuns(ctx context.Context, c *client.Client) ([]string, error) {
+	runs, err := c.Runs(ctx, client.RunFilter{WaitingFor: task.WaitApproval, Limit: 50})
+	ids := make([]string, 0, len(runs))
+	for _, r := range runs {
+		ids = append(ids, cobra.CompletionWithDesc(r.ID.String(), r.Task))
 	}
 	return ids, err
 }

@@ -30,6 +30,10 @@ const (
 	envServer = "CATENA_SERVER"
 	envToken  = "CATENA_TOKEN"
 	envConfig = "CATENA_CONFIG"
+
+	// Not ours: by these a calling program hands its trace on.
+	envTraceParent = "TRACEPARENT"
+	envTraceState  = "TRACESTATE"
 )
 
 // env returns a variable of the program's environment, "" when it is not set.
@@ -142,7 +146,8 @@ func alive(pid int) bool {
 func (s *session) client() (*client.Client, error) {
 	e := s.endpoint()
 	s.guessed = e.origin == originDefault
-	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version})
+	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version,
+		TraceParent: headerText(s.env(envTraceParent)), TraceState: headerText(s.env(envTraceState))})
 	if err == nil {
 		s.clients = append(s.clients, c)
 		return c, nil
@@ -153,4 +158,14 @@ func (s *session) client() (*client.Client, error) {
 		usage.message = coded.Error()
 	}
 	return nil, usage
+}
+
+// headerText drops what no header can hold.
+func headerText(text string) string {
+	for _, c := range text {
+		if c < ' ' || c > '~' {
+			return ""
+		}
+	}
+	return text
 }

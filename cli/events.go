@@ -125,13 +125,14 @@ func (s *session) runsApprove() *cobra.Command {
 	var request client.ApprovalRequest
 	cmd := s.runCommand("approve ID", "Approve, or reject, what a run waits for", func(ctx context.Context, c *client.Client, id uuid.UUID) error {
 		run, err := c.ApproveRun(ctx, id, request)
-		verdict := "approved"
+		verdict := " is approved and goes on"
 		if request.Reject {
-			verdict = "rejected"
+			verdict = " is rejected: the step that waited fails"
 		}
-		return s.changed(run, err, "run "+id.String()+" is "+verdict+" and goes on")
+		return s.changed(run, err, "run "+id.String()+verdict)
 	})
-	cmd.Flags().BoolVar(&request.Reject, "reject", false, "the step fails with the comment as its reason")
+	cmd.ValidArgsFunction = s.complete(0, approvableRuns)
+	cmd.Flags().BoolVar(&request.Reject, "reject", false, "do not approve: the step that waits fails, with the comment as its reason")
 	cmd.Flags().StringVar(&request.Comment, "comment", "", "why")
 	return cmd
 }

@@ -42,7 +42,7 @@ func TestEventsAndApprovals(t *testing.T) {
 	}
 	require.Contains(t, s.run("event", "list").out, `3   paid  7    `)
 	require.Contains(t, s.run("runs", "list", "--waiting-for", "event").out, "waits for event paid with key 7")
-	require.Contains(t, s.run("runs", "approve", waiting.ID.String(), "--reject").out, "is rejected and goes on")
+	require.Contains(t, s.run("runs", "approve", waiting.ID.String(), "--reject").out, "is rejected: the step that waited fails")
 }
 
 func TestTheTreeOfARun(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/catena-run/catena/task"
 )
@@ -22,11 +23,20 @@ func (i interruption) Is(target error) bool { return target == context.Canceled 
 // code is the exit code that shells give to a program that a signal ended.
 func (i interruption) code() int { return 128 + int(i.signal) }
 
+// sameRequest is within what signals count as one request: a service manager and
+// a shell, or a wrapper and the terminal, may each send one.
+const sameRequest = time.Second
+
 // heed ends ctx's work in order at the first signal, and the process at the
 // second, since then somebody has waited long enough. exit does not return.
 func heed(signals <-chan os.Signal, end context.CancelCauseFunc, err io.Writer, exit func(code int)) {
 	end(interruptionOf(<-signals))
-	second := interruptionOf(<-signals)
+	first := time.Now()
+	next := <-signals
+	for time.Since(first) < sameRequest {
+		next = <-signals
+	}
+	second := interruptionOf(next)
 	fmt.Fprintln(err, "stopping now; what still runs is taken up again by the cluster")
 	exit(second.code())
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -17,6 +19,12 @@ import (
 func TestTheSecondSignalEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	for first, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		synctest.Test(t, func(t *testing.T) { secondSignal(t, first, want) })
+	}
+}
+
+func secondSignal(t *testing.T, first syscall.Signal, want int) {
+	{
 		signals := make(chan os.Signal)
 		ctx, end := context.WithCancelCause(t.Context())
 		var said strings.Builder
@@ -29,6 +37,11 @@ func TestTheSecondSignalEndsTheProcess(t *testing.T) {
 		stopped, yes := interruptedCode(ctx, fmt.Errorf("wrapped: %w", task.Errorf(task.CodeCancelled, "stopped")))
 		require.True(t, yes)
 		require.Equal(t, want, stopped)
+		time.Sleep(sameRequest - time.Millisecond)
+		signals <- syscall.SIGTERM // from somebody else who means the same
+		synctest.Wait()
+		require.Empty(t, code)
+		time.Sleep(time.Millisecond)
 		signals <- syscall.SIGTERM
 		require.Equal(t, 143, <-code)
 		require.Contains(t, said.String(), "stopping now")

@@ -165,7 +165,7 @@ func (s *session) runsCancel() *cobra.Command {
 	var now bool
 	cmd := command("cancel [ID]", "Ask a run to end, or every run that the flags select", named("[ID]"), nil)
 	cmd.ValidArgsFunction = s.complete(0, runIDs)
-	f := s.bulkFlags(cmd, "every state of a run that has not ended")
+	f := s.bulkFlags(cmd, "every state of a run that has not ended", false)
 	s.oneOrMany(cmd, f, func(ctx context.Context, c *client.Client, id uuid.UUID) error {
 		ask := c.CancelRun
 		if now {
@@ -193,7 +193,7 @@ func (s *session) runsRetry() *cobra.Command {
 	var from string
 	cmd := command("retry [ID]", "Run an ended run again from the step that failed, or every run that the flags select", named("[ID]"), nil)
 	cmd.ValidArgsFunction = s.complete(0, runIDs)
-	f := s.bulkFlags(cmd, "failed and timed_out")
+	f := s.bulkFlags(cmd, "failed and timed_out", true)
 	s.oneOrMany(cmd, f, func(ctx context.Context, c *client.Client, id uuid.UUID) error {
 		run, err := c.RetryRun(ctx, id, from)
 		return s.changed(run, err, "run "+id.String()+" is "+string(run.State)+" again")
@@ -221,7 +221,7 @@ func (s *session) showRun(r task.Run) error {
 		[2]string{"started", s.moment(r.StartedAt)}, [2]string{"finished", s.moment(r.FinishedAt)},
 		[2]string{"cancel asked", s.moment(r.CancelAskedAt)}, [2]string{"interrupted", s.moment(r.InterruptedAt)},
 		[2]string{"killed", s.moment(r.KilledAt)},
-		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)},
+		[2]string{"took", took(r.StartedAt, r.FinishedAt)}, [2]string{"worker", r.Worker}, [2]string{"parent", parentText(r)}, [2]string{"trace", r.TraceID},
 		[2]string{"packages", packagesText(r)}, [2]string{"params", short(string(r.Params), 200)}, [2]string{"data", dataText(r.Outcome)},
 	)
 	if err != nil {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/task"
 	"github.com/catena-run/catena/telemetry"
 )
 
@@ -22,7 +24,7 @@ type bulkFlags struct {
 	yes    bool
 }
 
-func (s *session) bulkFlags(cmd *cobra.Command, states string) *bulkFlags {
+func (s *session) bulkFlags(cmd *cobra.Command, states string, ended bool) *bulkFlags {
 	var f bulkFlags
 	flags := cmd.Flags()
 	flags.StringVar(&f.task, "task", "", "every run of this task")
@@ -30,7 +32,15 @@ func (s *session) bulkFlags(cmd *cobra.Command, states string) *bulkFlags {
 	flags.StringVar(&f.since, "since", "", "every run created since then: 2h, 7d or a time")
 	flags.BoolVar(&f.yes, "yes", false, "do not ask whether to change so many")
 	s.completeFlag(cmd, "task", taskNames)
-	s.completeFlag(cmd, "state", func(context.Context, *client.Client) ([]string, error) { return stateNames(), nil })
+	s.completeFlag(cmd, "state", func(context.Context, *client.Client) ([]string, error) {
+		var names []string
+		for _, state := range task.States {
+			if state.Terminal() == ended && state != task.StateSucceeded {
+				names = append(names, string(state))
+			}
+		}
+		return names, nil
+	})
 	return &f
 }
 
@@ -133,9 +143,9 @@ func (b *bulk) confirm(cmd *cobra.Command, count int) error {
 		return nil
 	}
 	if in, ok := b.in.(io.Writer); !ok || !telemetry.IsTerminal(in) {
-		return usageOf(cmd, "this would %s %d runs; add --yes to do it", b.verb, count)
+		return usageOf(cmd, "this would %s %s; add --yes to do it", b.verb, runsText(count))
 	}
-	fmt.Fprintf(b.err, "%s %d runs? [y/N] ", strings.ToUpper(b.verb[:1])+b.verb[1:], count)
+	fmt.Fprintf(b.err, "%s %s? [y/N] ", strings.ToUpper(b.verb[:1])+b.verb[1:], runsText(count))
 	line, _ := bufio.NewReader(b.in).ReadString('\n') // no answer means no
 	if word := strings.ToLower(strings.TrimSpace(line)); word != "y" && word != "yes" {
 		b.note("nothing was done")
@@ -161,4 +171,12 @@ func (b *bulk) report(sum client.BulkResult) error {
 		err = errQuiet
 	}
 	return err
+}
+
+// runsText counts runs in words.
+func runsText(n int) string {
+	if n == 1 {
+		return "1 run"
+	}
+	return strconv.Itoa(n) + " runs"
 }

@@ -21,7 +21,7 @@ func (s *session) tokenCreate() *cobra.Command {
 	var f configFlags
 	var role, name, ttl string
 	cmd := command("create --role ROLE", "Make a token and print it, this once", nothing, func(cmd *cobra.Command, _ []string) error {
-		request, err := tokenRequest(cmd, role, name, ttl)
+		request, err := tokenRequest(cmd, s.Now(), role, name, ttl)
 		if err != nil {
 			return err
 		}
@@ -42,19 +42,19 @@ straight into the database that --config, --set or CATENA_POSTGRES_URL names.
 
 Roles: admin may do everything; operator everything but tokens; viewer may only read.`
 	cmd.Flags().StringVar(&role, "role", "", "what the token may do: "+strings.Join(roles(), ", "))
-	cmd.Flags().StringVar(&name, "name", "", "who or what will use it (default: its role)")
+	cmd.Flags().StringVar(&name, "name", "", "who or what will use it (default: its role and the time)")
 	cmd.Flags().StringVar(&ttl, "ttl", "", "how long it is valid, such as 12h or 90d (default: until revoked)")
 	completeWords(cmd, "role", roles())
 	return f.add(cmd)
 }
 
-func tokenRequest(cmd *cobra.Command, role, name, ttl string) (client.TokenRequest, error) {
+func tokenRequest(cmd *cobra.Command, now time.Time, role, name, ttl string) (client.TokenRequest, error) {
 	request := client.TokenRequest{Name: name, Role: role}
 	if !slices.Contains(roles(), role) {
 		return request, usageOf(cmd, "--role %q is no role; use %s", role, strings.Join(roles(), ", "))
 	}
 	if request.Name == "" {
-		request.Name = role
+		request.Name = role + "-" + now.UTC().Format("20060102-150405")
 	}
 	if ttl != "" {
 		d, ok := parseSpan(ttl)
@@ -121,7 +121,7 @@ func (s *session) tokenState(t client.Token) string {
 }
 
 func (s *session) tokenRevoke() *cobra.Command {
-	cmd := command("revoke ID", "End the validity of a token", named("ID"), func(cmd *cobra.Command, args []string) error {
+	cmd := command("revoke ID|NAME", "End the validity of a token", named("ID|NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := s.client()
 		if err != nil {
 			return err

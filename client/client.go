@@ -19,6 +19,8 @@ type Config struct {
 	Token           string        // "": no token is sent
 	HTTPClient      *http.Client  // nil: one made for short and long requests alike
 	UserAgent       string        // "": "catena-client"
+	TraceParent     string        // W3C trace context that started runs go on with; "": none
+	TraceState      string        // the rest of it
 	Timeout         time.Duration // of one attempt, beyond what the server was asked to wait; 0: 30s
 	TransferTimeout time.Duration // of Push and PackageArchive; 0: 10m
 	Retries         int           // further attempts of calls that may be tried again; 0: 3, negative: none

@@ -120,6 +120,12 @@ func (c *Client) request(ctx context.Context, o call, body []byte) (*http.Reques
 		request.Header.Set("Authorization", "Bearer "+c.config.Token)
 	}
 	request.Header.Set("User-Agent", c.config.UserAgent)
+	if c.config.TraceParent != "" {
+		request.Header.Set("traceparent", c.config.TraceParent)
+		if c.config.TraceState != "" {
+			request.Header.Set("tracestate", c.config.TraceState)
+		}
+	}
 	return request, nil
 }
 

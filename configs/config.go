@@ -21,6 +21,7 @@ type Config struct {
 	Packages  Packages  `yaml:"packages" doc:"The package store."`
 	Retention Retention `yaml:"retention" doc:"How long ended runs and the audit are kept."`
 	Health    Health    `yaml:"health" doc:"The endpoints by which others ask whether the cluster lives, without a token. The probes /livez and /readyz are always there."`
+	Telemetry Telemetry `yaml:"telemetry" doc:"What the process tells of its work beside its log and metrics."`
 	Log       Log       `yaml:"log" doc:"The log of the process, on standard error."`
 }
 
@@ -134,6 +135,18 @@ type Log struct {
 	WorkerRestarts bool   `yaml:"workerRestarts" doc:"Whether a master writes of planned replacements of workers; of others it always does."`
 }
 
+// Telemetry is what the process tells of its work beside its log and metrics.
+type Telemetry struct {
+	Traces Traces `yaml:"traces" doc:"OpenTelemetry traces of runs, from what started them to their end. The standard OTEL_EXPORTER_OTLP_ variables are honoured, headers among them; see tracing.md."`
+}
+
+// Traces says whether and where the spans of runs are sent.
+type Traces struct {
+	Enabled     bool    `yaml:"enabled" doc:"Whether runs are traced."`
+	Endpoint    string  `yaml:"endpoint" check:"receiver" doc:"URL of an OTLP/HTTP receiver, such as http://collector:4318; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4318."`
+	SampleRatio float64 `yaml:"sampleRatio" doc:"How many of the traces that begin in Catena are sampled. A caller's trace is sampled as the caller says."`
+}
+
 // Default returns the configuration of a process that is told nothing.
 func Default() Config {
 	return Config{
@@ -149,6 +162,7 @@ func Default() Config {
 		Packages:  Packages{MaxSize: 16 * MiB, CacheSize: 64 * MiB},
 		Retention: Retention{Runs: task.Duration(720 * time.Hour), Logs: task.Duration(168 * time.Hour), Events: task.Duration(168 * time.Hour), Audit: task.Duration(8760 * time.Hour)},
 		Health:    Health{Timeout: task.Duration(2 * time.Second)},
+		Telemetry: Telemetry{Traces: Traces{SampleRatio: 1}},
 		Log:       Log{Level: "info", Format: "auto", WorkerRestarts: true},
 	}
 }

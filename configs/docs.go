@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -36,11 +37,13 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString(docsHead)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| key | default | meaning |\n|---|---|---|\n", s.path, s.doc)
-		for _, key := range keys {
-			if parent(key.Path) == s.path {
-				fmt.Fprintf(&b, "| `%s`<br>`%s` | %s | %s |\n", key.Path, key.Env, code(key.Default), key.remark())
-			}
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.path, s.doc)
+		own := slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return parent(k.Path) != s.path })
+		if len(own) > 0 {
+			b.WriteString("\n| key | default | meaning |\n|---|---|---|\n")
+		}
+		for _, key := range own {
+			fmt.Fprintf(&b, "| `%s`<br>`%s` | %s | %s |\n", key.Path, key.Env, code(key.Default), key.remark())
 		}
 	}
 	b.WriteString("\n## Former names\n\nThese are accepted wherever keys are, with one notice that names today's. A setting under both names is an error.\n\n| former name | today's |\n|---|---|\n")

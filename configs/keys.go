@@ -18,6 +18,7 @@ const (
 	KindBool     Kind = "true or false"
 	KindDuration Kind = "duration"
 	KindSize     Kind = "size"
+	KindFraction Kind = "number from 0 to 1"
 )
 
 // Key describes one setting.
@@ -97,6 +98,8 @@ func kindOf(t reflect.Type) Kind {
 		return KindList
 	case t.Kind() == reflect.Int:
 		return KindNumber
+	case t.Kind() == reflect.Float64:
+		return KindFraction
 	case t.Kind() == reflect.Bool:
 		return KindBool
 	}

@@ -92,6 +92,8 @@ func (k Key) breaksRule(field reflect.Value) *task.Error {
 		return checkEach(field, checkTag)
 	case "postgres":
 		return checkURL(field.String(), "postgres://user@host:5432/database", "postgres", "postgresql")
+	case "receiver":
+		return checkURL(field.String(), "http://host:4318", "http", "https")
 	case "redis":
 		return checkURL(field.String(), "redis://host:6379/0", "redis", "rediss", "unix")
 	}

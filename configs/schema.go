@@ -53,6 +53,8 @@ func (k Key) schema(value reflect.Value) map[string]any {
 	case KindNumber:
 		s["type"] = "integer"
 		k.bounds(s)
+	case KindFraction:
+		s["type"], s["minimum"], s["maximum"] = "number", 0, 1
 	case KindBool:
 		s["type"] = "boolean"
 	case KindDuration:

@@ -40,6 +40,8 @@ func assign(field reflect.Value, kind Kind, raw any) error {
 		return assignDuration(field, raw)
 	case KindSize:
 		return assignSize(field, raw)
+	case KindFraction:
+		return assignFraction(field, raw)
 	}
 	return nil
 }
@@ -125,6 +127,28 @@ func assignSize(field reflect.Value, raw any) error {
 		return err
 	}
 	field.SetInt(int64(size))
+	return nil
+}
+
+func assignFraction(field reflect.Value, raw any) error {
+	var fraction float64
+	switch v := raw.(type) {
+	case int:
+		fraction = float64(v)
+	case float64:
+		fraction = v
+	case string:
+		var err error
+		if fraction, err = strconv.ParseFloat(strings.TrimSpace(v), 64); err != nil {
+			return mismatch(raw, "a number", "write digits, such as 0.1")
+		}
+	default:
+		return mismatch(raw, "a number", "write digits, such as 0.1")
+	}
+	if !(fraction >= 0 && fraction <= 1) { // NaN is not either
+		return mismatch(raw, "from 0 to 1", "use 0.1 for every tenth, 1 for all")
+	}
+	field.SetFloat(fraction)
 	return nil
 }
 

@@ -39,6 +39,7 @@ type Request struct {
 	At     time.Time       // not before; zero: now
 	Key    string          // idempotency key within the task; "": none
 	Parent *store.Parent   // the run that starts it as its child
+	Trace  string          // that it belongs to, when that is sampled; "": none
 }
 
 // Accepted answers one Request, at the same index.
@@ -94,7 +95,7 @@ func (d *Dispatcher) Submit(ctx context.Context, requests []Request) ([]Accepted
 		if err := r.validate(); err != nil {
 			return nil, err
 		}
-		s.runs = append(s.runs, store.NewRun{Task: r.Task, Params: r.Params, At: r.At, Key: r.Key, Parent: r.Parent})
+		s.runs = append(s.runs, store.NewRun{Task: r.Task, Params: r.Params, At: r.At, Key: r.Key, Parent: r.Parent, Trace: r.Trace})
 	}
 	if len(s.runs) == 0 {
 		return nil, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/catena-run/catena/client"
+	"github.com/catena-run/catena/devservers/servertest"
 	"github.com/catena-run/catena/task"
 )
 
@@ -36,16 +37,18 @@ chain:
 // TestWaits kills workers under runs that are parked and that go on.
 func TestWaits(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
+	receiver := servertest.NewReceiver(t)
+	c := newCluster(t, "telemetry.traces.enabled=true", "telemetry.traces.sampleRatio=0", "telemetry.traces.endpoint="+receiver.URL)
 	c.startMaster(0)
 	first := c.startWorker()
 	c.awaitWorkers(1)
 	c.push()
 	c.apply(waitingTasks)
 
-	run := c.start("waits/event", `{}`)
+	run := c.startTraced("waits/event")
 	waiting := func() bool { return c.show(run).State == task.StateWaiting }
 	c.eventually(waiting, "the run does not wait")
+	c.eventually(func() bool { return len(receiver.Named("step 0")) == 1 }, "the trace does not arrive")
 	first.kill()
 	c.workers = nil
 	second := c.startWorker()
@@ -57,6 +60,7 @@ func TestWaits(t *testing.T) {
 	})
 	require.Equal(t, 1, sent.Reached)
 	c.executing(run, 1, 1)
+	c.eventually(func() bool { return len(receiver.Named("step 1 word")) == 1 }, "the wait is not in the trace")
 	second.kill() // while it goes on
 	c.workers = nil
 	c.startWorker()
@@ -66,6 +70,8 @@ func TestWaits(t *testing.T) {
 	require.Equal(t, 1, run.Losses)
 	require.Equal(t, 1, c.recorder.count(run.ID, 0), "what was committed before the wait does not run again")
 	require.Equal(t, 2, c.recorder.count(run.ID, 1))
+
+	c.checkTrace(receiver, run)
 
 	// A master and a worker die while 5,000 children are under way.
 	fan := c.start("waits/fan", `{}`)

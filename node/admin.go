@@ -39,8 +39,8 @@ func (m *masterNode) adminHandler(o Options) (mux *http.ServeMux, stop func(), e
 		Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
 		Live: probes.Live(), Ready: probes.Ready(),
-		Metrics: metrics, Observe: requests.observe, Log: m.log,
-	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), EventKeep: time.Duration(m.cfg.Retention.Events)})
+		Traces: m.traces, Metrics: metrics, Observe: requests.observe, Log: m.log,
+	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), MaxEvent: api.MaxEvent(int64(m.cfg.Script.MaxOutput)), EventKeep: time.Duration(m.cfg.Retention.Events)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -95,7 +95,7 @@ func (m *masterNode) announce(ctx context.Context) {
 
 // newMaster connects the parts of a master that answers on l.
 func newMaster(ctx context.Context, cfg configs.Config, o Options, log logrus.FieldLogger, l *listeners) (m *masterNode, err error) {
-	b, err := openBase(ctx, cfg, log)
+	b, err := openBase(ctx, cfg, log, about{"catena-master", o.Version})
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,9 @@ import (
 // registerBase adds what masters and workers both tell. The label process keeps
 // a master's own figures apart from the sums of its workers.
 func (b *base) registerBase(registry prometheus.Registerer, process string) {
-	prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, registry).
-		MustRegister(b.store.Metrics(), b.queue.Metrics(), b.dispatch.Metrics())
+	registry = prometheus.WrapRegistererWith(prometheus.Labels{"process": process}, registry)
+	registry.MustRegister(b.store.Metrics(), b.queue.Metrics(), b.dispatch.Metrics())
+	registry.MustRegister(b.traces.Metrics()...)
 }
 
 // masterMetrics gathers what this master, its cluster and its workers tell.

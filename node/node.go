@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 
 	"github.com/catena-run/catena/auth"
@@ -50,6 +51,7 @@ type base struct {
 	queue    *queue.Asynq
 	packages *pkgstore.Store
 	dispatch *dispatch.Dispatcher
+	traces   *telemetry.Traces // nil: none
 }
 
 func newLog(cfg configs.Config, o Options) logrus.FieldLogger {
@@ -65,14 +67,18 @@ func logTo(cfg configs.Config, out io.Writer) *logrus.Logger {
 
 // openBase connects to Postgres, which must answer and have the right schema,
 // and prepares the queue, which may come later: Redis holds nothing of value.
-func openBase(ctx context.Context, cfg configs.Config, log logrus.FieldLogger) (b *base, err error) {
+func openBase(ctx context.Context, cfg configs.Config, log logrus.FieldLogger, about about) (b *base, err error) {
 	b = &base{cfg: cfg, log: log, open: lifecycle.NewGroup(lifecycle.GroupConfig{})}
 	defer func() {
 		if err != nil {
 			b.close()
 		}
 	}()
-	b.store, err = store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: int32(cfg.Postgres.MaxConns), Keys: dispatch.NewKeys()})
+	if err := b.openTraces(ctx, about); err != nil {
+		return b, err
+	}
+	b.store, err = store.Open(ctx, store.Config{URL: cfg.Postgres.URL, MaxConns: int32(cfg.Postgres.MaxConns), Keys: dispatch.NewKeys(),
+		Traces: func(run uuid.UUID) string { return string(b.traces.Scheduled(run)) }})
 	if err != nil {
 		return b, err
 	}

@@ -83,7 +83,7 @@ func RunWorker(ctx context.Context, cfg configs.Config, o WorkerOptions) error {
 // run connects the parts of a worker and runs it.
 func (p *workerProcess) run(ctx context.Context) error {
 	cfg, o, log := p.cfg, p.options, p.log
-	b, err := openBase(ctx, cfg, log)
+	b, err := openBase(ctx, cfg, log, about{"catena-worker", o.Version})
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (p *workerProcess) run(ctx context.Context) error {
 		LogLimit: int64(cfg.Worker.LogLimit), MaxOutcome: int(cfg.Script.MaxOutput), Version: o.Version, Master: o.Master, Slot: o.slot(),
 	}, worker.Deps{
 		Store: b.store, Queue: b.queue, Packages: cache,
-		Scripts: engine, Dispatch: b.dispatch, Log: log, RSS: memory.rss, CPU: memory.cpu, Leave: func(string) { p.stop() },
+		Scripts: engine, Dispatch: b.dispatch, Traces: b.traces, Log: log, RSS: memory.rss, CPU: memory.cpu, Leave: func(string) { p.stop() },
 		Clock: clock, Cluster: p.reports.cluster,
 		Session: func(e int64, id string) {
 			epoch.Store(e)

@@ -40,6 +40,7 @@ type bundled struct {
 const (
 	moduleSpace = "catena"
 	facadeSpace = "catena-exports" // what a package lets others import
+	hostSpace   = "catena-host"    // the host API, while a package is examined
 )
 
 // bundler bundles the modules of one package. esbuild calls it from several
@@ -56,11 +57,16 @@ type bundler struct {
 	loaded   map[string]int // bytes of each source handed out
 	total    int64
 	fatal    error // what was no fault of the package
+
+	examining bool // the first build, of which nothing is kept
 }
 
 // bundle turns each module of the content into one self-contained script of at
 // most limit bytes together, source maps included.
 func bundle(ctx context.Context, content *Content, library library, limit int64) (*bundled, error) {
+	if err := content.checkText(); err != nil {
+		return nil, err
+	}
 	manifest, err := content.Manifest()
 	if err != nil {
 		return nil, err
@@ -143,7 +149,7 @@ func (b *bundler) run(o api.BuildOptions) (api.BuildResult, error) {
 	if b.fatal != nil {
 		return result, b.fatal
 	}
-	return result, buildError(result.Errors)
+	return result, buildError(hostErrors(result.Errors))
 }
 
 // build makes the scripts.

@@ -32,7 +32,9 @@ type metafile struct {
 func (b *bundler) examine() error {
 	o := b.options(sortedKeys(b.own.modules))
 	o.Format, o.Splitting = api.FormatESModule, true
+	b.examining = true
 	result, err := b.run(o)
+	b.examining = false
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func TestBundleRunsOnGoja(t *testing.T) {
 		{"commonjs", []string{"a.js", `const b = require("./b"); module.exports = { main() { return b.two + 1 } }`, "b.js", `exports.two = 2`}, int64(3)},
 		{"commonjs from esm", []string{"a.ts", `import b, { two } from "./b"; export const main = () => b.two + two`, "b.js", `module.exports = { two: 2 }`}, int64(4)},
 		{"dynamic import", []string{"a.ts", `export const main = async () => (await import("./b")).b`, "b.ts", `export const b = 9`}, int64(9)},
-		{"catena", []string{"a.ts", `import { host } from "catena"; export const main = () => host`}, "host of catena"},
+		{"catena", []string{"a.ts", `import * as catena from "catena"; export const main = () => catena.host`}, "host of catena"},
 		{"package", []string{"a.ts", `import { euro } from "pkg:money/format"; import { rate } from "pkg:money/lib/tax"; import type { X } from "pkg:none/such"; export const main = () => euro(rate())`}, "20 EUR"},
 		{"package with a slash", []string{"a.ts", `import { euro } from "pkg:org/money/format"; export const main = () => euro()`}, "org"},
 		{"package with a colon", []string{"a.ts", `import { euro } from "pkg:org/money:format"; export const main = () => euro()`}, "org"},

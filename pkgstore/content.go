@@ -1,6 +1,7 @@
 package pkgstore
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/catena-run/catena/task"
 )
@@ -108,6 +110,17 @@ func (b *builder) finish() (*Content, error) {
 	}
 	c.digest = c.sum()
 	return &c, nil
+}
+
+// checkText refuses files that are not text, which code could not read anyway.
+func (c *Content) checkText() error {
+	for _, f := range c.files {
+		if !utf8.Valid(f.data) || bytes.IndexByte(f.data, 0) >= 0 {
+			return task.Errorf(task.CodeInvalid, "the file is not text").At(quotePath(f.path)).
+				Fix("a package holds text only: leave the file out, or write it as text, such as base64 in a .json file")
+		}
+	}
+	return nil
 }
 
 // sum hashes the format's version and, for each file, the length of its path,

@@ -32,7 +32,14 @@ func ReadDir(dir string, limits Limits) (*Content, error) {
 			return nil, err
 		}
 	}
-	return b.finish()
+	content, err := b.finish()
+	if err == nil {
+		err = content.checkText()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return content, nil
 }
 
 func noFolder(dir string, err error) error {

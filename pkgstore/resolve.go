@@ -22,6 +22,7 @@ func (b *bundler) plugin(build api.PluginBuild) {
 	build.OnResolve(api.OnResolveOptions{Filter: ".*"}, b.onResolve)
 	build.OnLoad(api.OnLoadOptions{Filter: ".*", Namespace: moduleSpace}, b.onLoad)
 	build.OnLoad(api.OnLoadOptions{Filter: ".*", Namespace: facadeSpace}, b.onLoadFacade)
+	build.OnLoad(api.OnLoadOptions{Filter: ".*", Namespace: hostSpace}, onLoadHost)
 }
 
 func (b *bundler) onResolve(args api.OnResolveArgs) (api.OnResolveResult, error) {
@@ -41,6 +42,8 @@ func (b *bundler) resolve(args api.OnResolveArgs) (api.OnResolveResult, error) {
 		return inside(strings.TrimPrefix(args.Path, "entry:"))
 	case args.Namespace == facadeSpace:
 		return inside(args.Path)
+	case args.Path == "catena" && b.examining:
+		return api.OnResolveResult{Path: "catena", Namespace: hostSpace}, nil
 	case args.Path == "catena":
 		return api.OnResolveResult{Path: "catena", External: true}, nil
 	case strings.HasPrefix(args.Path, "pkg:"):

@@ -36,6 +36,7 @@ func (f *fixture) backfilled(id int64) (runs []uuid.UUID) {
 		runs = append(runs, run)
 	}
 	require.NoError(f.t, rows.Err())
+	f.traced()
 	return runs
 }
 

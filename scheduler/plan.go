@@ -15,7 +15,7 @@ const calendarBatch = 20
 
 // checkCalendars flags calendars that were changed into ones that cannot be read. The
 // schedules that exclude them are planned again, and flagged, by themselves.
-func (s *Scheduler) checkCalendars(ctx context.Context) error {
+func (s *Scheduler) checkCalendars(ctx context.Context, term int64) error {
 	changed, err := s.store.UncheckedCalendars(ctx, calendarBatch)
 	if err != nil {
 		return err
@@ -26,7 +26,7 @@ func (s *Scheduler) checkCalendars(ctx context.Context) error {
 			invalid = err.Error()
 			s.log.WithField("calendar", c.Name).WithError(err).Warn("a calendar was changed into one that cannot be read")
 		}
-		if err := s.store.MarkCalendarChecked(ctx, c, invalid); err != nil {
+		if err := s.store.MarkCalendarChecked(ctx, term, c, invalid); err != nil {
 			return err
 		}
 	}

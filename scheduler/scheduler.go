@@ -114,7 +114,9 @@ func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
 	in, err := s.toDecide(due)
 	if err != nil {
 		// It was good when it was planned: its calendar has changed since, or the time zone database.
-		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}}
+		s.log.WithFields(logrus.Fields{"task": due.Schedule.Task, "schedule": due.Schedule.ID}).WithError(err).
+			Error("a schedule cannot be read any more: it is flagged and fires no more")
+		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}, Invalid: err.Error()}
 	}
 	d := Decide(in, now)
 	for _, f := range d.Fires {
@@ -152,7 +154,7 @@ func skipped(due store.Due, reason string) task.Fire {
 // row that makes no sense is flagged with the reason and stops nothing else.
 func (s *Scheduler) Catalogue(ctx context.Context, term int64) (more bool, err error) {
 	checked, err := s.checkTasks(ctx)
-	calendarErr := s.checkCalendars(ctx)
+	calendarErr := s.checkCalendars(ctx, term)
 	planned, planErr := s.planSchedules(ctx, term)
 	return checked == taskBatch || planned == planBatch, errors.Join(err, calendarErr, planErr)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,7 +50,9 @@ func start(t *testing.T) *fixture {
 
 func startOn(t *testing.T, url string) *fixture {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: url})
+	s, err := store.Open(t.Context(), store.Config{URL: url, Traces: func(run uuid.UUID) string {
+		return "00-" + strings.ReplaceAll(run.String(), "-", "") + "-00f067aa0ba902b7-01"
+	}})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	require.NoError(t, s.EnsurePartitions(t.Context()))
@@ -119,6 +122,12 @@ func (f *fixture) invalid(schedule int64) (reason string) {
 	f.t.Helper()
 	f.scan(&reason, `SELECT invalid FROM schedules WHERE id = $1`, schedule)
 	return reason
+}
+
+// traced checks that each run has begun a trace of its own.
+func (f *fixture) traced() {
+	f.t.Helper()
+	require.Zero(f.t, f.count(`SELECT count(*) FROM runs WHERE trace IS DISTINCT FROM '00-' || replace(id::text, '-', '') || '-00f067aa0ba902b7-01'`))
 }
 
 // fires returns the ledger of a task, oldest first.
@@ -368,6 +377,7 @@ func TestOverlap(t *testing.T) {
 		got = fires(n + 1)
 		require.Equal(t, task.FireStarted, got[n].Outcome, "the run before it has ended")
 	}
+	f.traced()
 }
 
 // finish ends a run as its worker would.
@@ -483,4 +493,23 @@ func TestOneBadScheduleStopsNoOther(t *testing.T) {
 	f.catalogue()
 	require.Empty(t, f.invalid(bad[0]))
 	require.Equal(t, 1, f.count(`SELECT count(*) FROM schedule_due WHERE schedule = $1 AND due_at > clock_timestamp()`, bad[0]))
+}
+
+// TestAScheduleThatCannotBeReadAnyMoreIsFlagged: it was good when it was planned.
+func TestAScheduleThatCannotBeReadAnyMoreIsFlagged(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.task("demo")
+	id := f.schedule("demo", "@every 1h", "skip")
+	f.catalogue()
+	f.exec(`ALTER TABLE schedules DISABLE TRIGGER ALL`)
+	f.exec(`UPDATE schedules SET timezone = 'Mars/Olympus'`) // as if this machine's zones had lost it
+	f.exec(`UPDATE schedule_due SET due_at = date_trunc('second', clock_timestamp())`)
+	f.fire()
+	require.Contains(t, f.invalid(id), "Mars/Olympus")
+	fires := f.fires("demo")
+	require.Len(t, fires, 1)
+	require.Equal(t, task.FireSkipped, fires[0].Outcome)
+	require.Contains(t, fires[0].Reason, "Mars/Olympus")
+	require.Zero(t, f.count(`SELECT count(*) FROM schedule_due WHERE due_at < 'infinity'`))
 }

@@ -44,7 +44,7 @@ func (s *Scheduler) CatchUp(ctx context.Context, term int64) (more bool, err err
 		if err != nil {
 			fire := skipped(due, err.Error())
 			fire.LastDueAt = due.Until
-			return store.Decision{Fires: []task.Fire{fire}}
+			return store.Decision{Fires: []task.Fire{fire}, Invalid: err.Error()}
 		}
 		return decided(in.Spec, CatchUp(in, now, due.Until, runs))
 	})

@@ -279,3 +279,11 @@ func TestHTTPReadonlyReadsWhereTheAuthorPermitsIt(t *testing.T) {
 	require.Len(t, noted, 3)
 	require.Equal(t, "http GET "+base+"/echo", noted[0])
 }
+
+// TestTheHostAPIHasTheNamesThatAPushKnows keeps the two lists the same.
+func TestTheHostAPIHasTheNamesThatAPushKnows(t *testing.T) {
+	t.Parallel()
+	outcome := call(t, Config{}, `import * as catena from "catena"; export const main = () => Object.keys(catena).filter((name) => name !== "default").sort().join()`, "")
+	require.True(t, outcome.Success, outcome.Reason)
+	require.JSONEq(t, `"`+strings.Join(pkgstore.HostNames(), ",")+`"`, string(outcome.Data))
+}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/dop251/goja"
+
+	"github.com/catena-run/catena/telemetry"
 )
 
 const maxRedirects = 10
@@ -273,12 +275,16 @@ func (inv *invocation) fetch(ctx context.Context, request *httpRequest) (*httpRe
 		return nil, fmt.Errorf("http %s %s: %w", request.method, request.url.Redacted(), err)
 	}
 	outgoing.Header = request.header
+	ctx, span := traceRequest(ctx, request)
+	defer span.End()
+	telemetry.InjectHeader(ctx, outgoing.Header)
 	if host := request.header.Get("Host"); host != "" {
 		outgoing.Host = host
 	}
 	client := http.Client{Transport: inv.engine.client, CheckRedirect: inv.checkRedirect}
 	incoming, err := client.Do(outgoing)
 	inv.engine.counts.answered(incoming)
+	traceResponse(span, incoming, err)
 	if err != nil {
 		return nil, inv.fetchError(request, err)
 	}

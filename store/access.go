@@ -21,10 +21,17 @@ type Token struct {
 	RevokedAt *time.Time `json:"revoked_at,omitempty"`
 }
 
-// CreateToken stores a new token.
+const validToken = `revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())`
+
+// CreateToken stores a new token. No two valid ones have the same name.
 func (s *Store) CreateToken(ctx context.Context, t Token) error {
-	_, err := s.pool.Exec(ctx, `INSERT INTO tokens (id, hash, name, role, expires_at) VALUES ($1, $2, $3, $4, $5)`,
+	tag, err := s.pool.Exec(ctx, `INSERT INTO tokens (id, hash, name, role, expires_at) SELECT $1, $2, $3, $4, $5
+		WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE name = $3 AND `+validToken+`)`,
 		t.ID, t.Hash, clean(t.Name), t.Role, t.ExpiresAt)
+	if err == nil && tag.RowsAffected() == 0 {
+		return task.Errorf(task.CodeConflict, "there is a valid token with the name %q", t.Name).At("name").
+			Fix("choose another name, since the audit tells tokens apart by it, or revoke that one")
+	}
 	return wrap(err, "create a token")
 }
 
@@ -59,13 +66,25 @@ func scanToken(row pgx.CollectableRow) (t Token, err error) {
 	return t, err
 }
 
-// RevokeToken ends a token's use; to revoke it again changes nothing.
-func (s *Store) RevokeToken(ctx context.Context, id string) error {
-	tag, err := s.pool.Exec(ctx, `UPDATE tokens SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = $1`, id)
-	if err == nil && tag.RowsAffected() == 0 {
-		return task.Errorf(task.CodeNotFound, "there is no token %q", id).Fix("`catena token list` shows them")
-	}
-	return wrap(err, "revoke a token")
+// RevokeToken ends the use of a token that is given by its id, or by its name
+// while it is valid. To revoke it again by its id changes nothing.
+func (s *Store) RevokeToken(ctx context.Context, which string) error {
+	return s.inTx(ctx, "revoke a token", func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `UPDATE tokens SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = $1`, clean(which))
+		if err != nil || tag.RowsAffected() > 0 {
+			return err
+		}
+		tag, err = tx.Exec(ctx, `UPDATE tokens SET revoked_at = clock_timestamp() WHERE name = $1 AND `+validToken, clean(which))
+		switch {
+		case err != nil:
+			return err
+		case tag.RowsAffected() == 0:
+			return task.Errorf(task.CodeNotFound, "there is no valid token %q", which).Fix("`catena token list` shows them")
+		case tag.RowsAffected() > 1: // made before names were unique
+			return task.Errorf(task.CodeConflict, "%d valid tokens have the name %q", tag.RowsAffected(), which).Fix("name one by its id: `catena token list`")
+		}
+		return nil
+	})
 }
 
 // Audit records who did what. detail must hold no secret.

@@ -222,6 +222,7 @@ func (s *Store) makeBackfilled(ctx context.Context, tx pgx.Tx, b *backfilling, v
 	plan := newInsertion(view)
 	ids := s.ids.mint(view.now, len(times))
 	for i, run := range runs {
+		run.Trace = s.trace(ids[i])
 		plan.add(ids[i], run, keyAt(keys, i))
 	}
 	b.Started += int64(len(times))

@@ -39,14 +39,29 @@ type BulkFault struct {
 	Err error
 }
 
+// checkBulk refuses a task that there has never been at the first step of a walk:
+// that nothing matches would look like success.
+func (s *Store) checkBulk(ctx context.Context, f RunFilter) error {
+	if f.Task == "" || f.Before != uuid.Nil {
+		return nil
+	}
+	return s.everExisted(ctx, f.Task)
+}
+
 // CountLive counts the matching runs of one step that have not ended.
 func (s *Store) CountLive(ctx context.Context, f RunFilter) (BulkStep, error) {
+	if err := s.checkBulk(ctx, f); err != nil {
+		return BulkStep{}, err
+	}
 	ids, next, err := s.liveRuns(ctx, f, bulkScan)
 	return BulkStep{Matched: len(ids), Next: next}, err
 }
 
 // CountEnded counts the matching runs of one step that have ended.
 func (s *Store) CountEnded(ctx context.Context, f RunFilter) (BulkStep, error) {
+	if err := s.checkBulk(ctx, f); err != nil {
+		return BulkStep{}, err
+	}
 	ids, next, err := s.endedRuns(ctx, f, bulkScan)
 	return BulkStep{Matched: len(ids), Next: next}, err
 }
@@ -54,6 +69,9 @@ func (s *Store) CountEnded(ctx context.Context, f RunFilter) (BulkStep, error) {
 // CancelRuns cancels the next matching runs that have not ended, as CancelRun
 // does, in one transaction. f.Before is where it begins.
 func (s *Store) CancelRuns(ctx context.Context, f RunFilter, by string, atOnce bool) (BulkStep, error) {
+	if err := s.checkBulk(ctx, f); err != nil {
+		return BulkStep{}, err
+	}
 	ids, next, err := s.liveRuns(ctx, f, cancelBatch)
 	if err != nil || len(ids) == 0 {
 		return BulkStep{Next: next}, err
@@ -70,6 +88,9 @@ func (s *Store) CancelRuns(ctx context.Context, f RunFilter, by string, atOnce b
 // RetryRuns retries the next matching runs that ended without success, each as
 // RetryRun does from the step that failed, in a transaction of its own.
 func (s *Store) RetryRuns(ctx context.Context, f RunFilter, by string) (BulkStep, error) {
+	if err := s.checkBulk(ctx, f); err != nil {
+		return BulkStep{}, err
+	}
 	ids, next, err := s.endedRuns(ctx, f, retryBatch)
 	if err != nil {
 		return BulkStep{}, err

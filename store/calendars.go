@@ -163,7 +163,12 @@ func (s *Store) UncheckedCalendars(ctx context.Context, limit int) ([]UncheckedC
 
 // MarkCalendarChecked records the verdict on a calendar; invalid "" means good. One
 // that has changed since is left for the next look.
-func (s *Store) MarkCalendarChecked(ctx context.Context, c UncheckedCalendar, invalid string) error {
-	_, err := s.pool.Exec(ctx, `UPDATE calendars SET checked = true, invalid = $3 WHERE name = $1 AND days::text = $2`, c.Name, c.Text, clean(invalid))
-	return wrap(err, "record the check of calendar "+c.Name)
+func (s *Store) MarkCalendarChecked(ctx context.Context, term int64, c UncheckedCalendar, invalid string) error {
+	return s.inTx(ctx, "record the check of calendar "+c.Name, func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE calendars SET checked = true, invalid = $3 WHERE name = $1 AND days::text = $2`, c.Name, c.Text, clean(invalid))
+		return err
+	})
 }

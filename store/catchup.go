@@ -119,6 +119,9 @@ func (s *Store) includeCaughtUp(f *firing, d Due, decision Decision) error {
 	if err := s.includeFires(f, d, decision, &row); err != nil {
 		return err
 	}
+	if decision.Invalid != "" {
+		f.invalid[d.Schedule.ID] = decision.Invalid
+	}
 	f.includeCancel(d, decision)
 	f.next = append(f.next, row)
 	return nil
@@ -161,5 +164,6 @@ func (s *Store) writeCaughtUp(ctx context.Context, tx pgx.Tx, f *firing, rest *p
 	rest.Queue(`UPDATE schedule_due d SET last_run = i.last_run, failures = i.failures
 		FROM unnest($1::bigint[], $2::uuid[], $3::int[]) AS i(id, last_run, failures) WHERE d.schedule = i.id`, ids, last, failures)
 	queueFires(rest, f.fires)
+	f.queueInvalid(rest)
 	return tx.SendBatch(ctx, rest).Close()
 }

@@ -100,11 +100,7 @@ func lockParents(ctx context.Context, tx pgx.Tx, runs []NewRun) (*family, error)
 		_, err := pgx.ForEachRow(rows, []any{&id, &ok}, func() error { alive[id] = ok; return nil })
 		return err
 	})
-	batch.Queue(`WITH RECURSIVE up AS (
-			SELECT id AS leaf, parent, 1 AS depth FROM runs WHERE id = ANY ($1) AND id BETWEEN $2 AND $3
-			UNION ALL
-			SELECT up.leaf, r.parent, up.depth + 1 FROM up JOIN runs r ON r.id = up.parent WHERE up.depth <= $4
-		) SELECT leaf, max(depth) FROM up GROUP BY leaf`, ids, low, high, MaxDepth).Query(func(rows pgx.Rows) error {
+	batch.Queue(levelsAbove, ids, low, high, MaxDepth).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var levels int
 		_, err := pgx.ForEachRow(rows, []any{&id, &levels}, func() error { depth[id] = levels; return nil })
@@ -130,6 +126,13 @@ func lockParents(ctx context.Context, tx pgx.Tx, runs []NewRun) (*family, error)
 	}
 	return &family{}, nil
 }
+
+// Each parent is looked up by its own id, in its own partition: a join would read all.
+const levelsAbove = `WITH RECURSIVE up AS (
+		SELECT id AS leaf, parent, 1 AS depth FROM runs WHERE id = ANY ($1) AND id BETWEEN $2 AND $3
+		UNION ALL
+		SELECT up.leaf, r.parent, up.depth + 1 FROM up CROSS JOIN LATERAL (SELECT parent FROM runs WHERE id = up.parent OFFSET 0) r WHERE up.depth <= $4
+	) SELECT leaf, max(depth) FROM up GROUP BY leaf`
 
 // add takes a run that is inserted.
 func (f *family) add(id uuid.UUID, p *Parent, info *taskInfo) {

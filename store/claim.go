@@ -32,6 +32,7 @@ type Claimed struct {
 	Waits     []WaitEnded // of this attempt and what earlier ones have got; the last of an item counts
 	Entry     json.RawMessage
 	RetriedAt *time.Time // by hand
+	Trace     string     // that it belongs to; "": it is not sampled
 }
 
 // Claim takes a parcel for a worker and returns its runs; none when the parcel
@@ -48,7 +49,7 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 	batch.Queue(`
 		WITH p AS MATERIALIZED (SELECT runs FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3)
 		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at,
-			held IS NOT NULL, rate_key IS NOT NULL, entry::text, retried_at FROM runs
+			held IS NOT NULL, rate_key IS NOT NULL, entry::text, retried_at, trace FROM runs
 		WHERE id = ANY ((SELECT runs FROM p)::uuid[])
 			AND id BETWEEN (SELECT runs[1] FROM p) AND (SELECT runs[cardinality(runs)] FROM p)
 			AND parcel = $1 AND state IN ('dispatched', 'running')`, parcel, dispatchNo, epoch).
@@ -79,9 +80,12 @@ func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo i
 }
 
 func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
-	var params, entry *string
+	var params, entry, trace *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Rated,
-		&entry, &r.RetriedAt)
+		&entry, &r.RetriedAt, &trace)
+	if trace != nil {
+		r.Trace = *trace
+	}
 	if entry != nil {
 		r.Entry = json.RawMessage(*entry)
 	}

@@ -25,6 +25,7 @@ type firing struct {
 	late    []lateRow
 	cancels []replaced
 	pauses  map[int64]string
+	invalid map[int64]string
 }
 
 // dueRow is what a turn makes of a row of schedule_due.
@@ -51,7 +52,7 @@ func (s *Store) newFiring(ctx context.Context, tx pgx.Tx, due []Due) (*firing, e
 	if err != nil {
 		return nil, err
 	}
-	return &firing{view: view, runs: newInsertion(view), pauses: map[int64]string{}, last: map[int64]uuid.UUID{}}, nil
+	return &firing{view: view, runs: newInsertion(view), pauses: map[int64]string{}, invalid: map[int64]string{}, last: map[int64]uuid.UUID{}}, nil
 }
 
 // include adds the decision about a due schedule.
@@ -69,6 +70,9 @@ func (s *Store) include(f *firing, d Due, decision Decision) error {
 	if decision.Pause != "" {
 		f.pauses[d.Schedule.ID] = decision.Pause
 		row.failures = 0
+	}
+	if decision.Invalid != "" {
+		f.invalid[d.Schedule.ID] = decision.Invalid
 	}
 	f.includeCancel(d, decision)
 	row.kept = decision.Late != nil
@@ -127,6 +131,7 @@ func (s *Store) writeFiring(ctx context.Context, tx pgx.Tx, f *firing) error {
 	queueFires(batch, f.fires)
 	f.queueLate(batch)
 	f.queuePauses(batch)
+	f.queueInvalid(batch)
 	return tx.SendBatch(ctx, batch).Close()
 }
 
@@ -199,6 +204,13 @@ func (f *firing) queuePauses(batch *pgx.Batch) {
 	}
 	batch.Queue(`UPDATE schedules s SET paused = true, note = i.note FROM unnest($1::bigint[], $2::text[]) AS i(id, note)
 		WHERE s.id = i.id AND NOT s.paused`, ids, notes)
+}
+
+// queueInvalid flags schedules, unless they have changed since.
+func (f *firing) queueInvalid(batch *pgx.Batch) {
+	for _, id := range slices.Sorted(maps.Keys(f.invalid)) {
+		batch.Queue(`UPDATE schedules SET invalid = $2 WHERE id = $1 AND planned = version`, id, clean(f.invalid[id]))
+	}
 }
 
 // fired sums up what the turn did.

@@ -43,6 +43,7 @@ func (s *Store) start(ctx context.Context, tx pgx.Tx, f *firing) error {
 		if !run.buffered {
 			f.last[fire.Schedule] = id
 		}
+		run.Trace = s.trace(id)
 		f.runs.add(id, run, keyAt(keys, i))
 	}
 	return nil

@@ -79,10 +79,24 @@ func (s *Store) endGroup(ctx context.Context, term int64, w openWait) error {
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
+		if back, err := rejoined(ctx, tx, w); err != nil || back {
+			return err
+		}
 		_, err := endWaits(ctx, tx, []waitEnd{w.end(outcome, "")})
 		return err
 	})
 	return errors.Join(unread, err)
+}
+
+// rejoined reports whether a child was put back to work by hand since the
+// outcomes were read. Until the end of the transaction none is.
+func rejoined(ctx context.Context, tx pgx.Tx, w openWait) (back bool, err error) {
+	if _, err := tx.Exec(ctx, `SELECT 1 FROM waits WHERE run = $1 AND attempt = $2 AND iteration = $3 AND path = $4 FOR UPDATE`,
+		w.run, w.attempt, w.iteration, w.path); err != nil {
+		return false, err
+	}
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM holds h WHERE h.scope IN ('children', 'children-stop') AND h.key = $1)`, w.detail.Group).Scan(&back)
+	return back, err
 }
 
 // unreadable reports whether it is what stands there that cannot be read, now

@@ -27,6 +27,7 @@ type NewRun struct {
 	At     time.Time       // not before; zero: now
 	Key    string          // idempotency key within the task; "": none
 	Parent *Parent         // the run that starts it as its child
+	Trace  string          // that it belongs to, when that is sampled; "": none
 
 	schedule int64 // of a due time; 0: none
 	dueAt    time.Time
@@ -124,8 +125,9 @@ type insertion struct {
 	due, available               []*time.Time
 	lanes                        []*string // where it is not the queue
 	rateKeys, concurrencyKeys    []*string
-	waiting                      []int    // indexes into ids of runs that go to ready
-	holds                        []string // of the waiting ones
+	traces                       []*string // nil while no run has one
+	waiting                      []int     // indexes into ids of runs that go to ready
+	holds                        []string  // of the waiting ones
 
 	candidates       []candidate // waiting ones that may start at once
 	groups           map[string]int
@@ -150,6 +152,11 @@ func (p *insertion) add(id uuid.UUID, run NewRun, keys LimitKeys) {
 	p.tasks, p.queues = append(p.tasks, run.Task), append(p.queues, info.queue)
 	p.revisions, p.priorities = append(p.revisions, info.revision), append(p.priorities, info.priority)
 	p.params = append(p.params, nullText(string(run.Params)))
+	if run.Trace != "" {
+		p.traces = append(p.traces, make([]*string, len(p.ids)-len(p.traces))...)
+		trace := run.Trace
+		p.traces[len(p.ids)-1] = &trace
+	}
 	var schedule *int64
 	var due, available *time.Time
 	if run.schedule != 0 {
@@ -244,6 +251,9 @@ func (p *insertion) queueRuns(batch *pgx.Batch) {
 	rows.together(ofNull("concurrency_key", "text", p.concurrencyKeys))
 	rows.together(ofNull("backfill", "bigint", p.backfills))
 	rows.together(ofNull("held", "boolean", p.held))
+	if p.traces != nil {
+		rows.together(ofNull("trace", "text", append(p.traces, make([]*string, len(p.ids)-len(p.traces))...)))
+	}
 	batch.Queue(rows.insert("runs", ""), rows.args...)
 }
 

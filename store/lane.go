@@ -85,6 +85,7 @@ type laneView struct {
 	release int64
 	tasks   map[string]taskInfo
 	lanes   map[string]laneInfo
+	gone    map[int64]taskInfo // by revision, of tasks that were deleted under their runs
 }
 
 type querier interface {
@@ -135,7 +136,31 @@ func (s *Store) lookAtLanes(ctx context.Context, db querier, runs []NewRun) (*la
 		return err
 	})
 	batch.Queue(lookAtClock).QueryRow(func(row pgx.Row) error { return row.Scan(&view.now, &view.release) })
-	return view, wrap(db.SendBatch(ctx, batch).Close(), "look at tasks and lanes")
+	if err := db.SendBatch(ctx, batch).Close(); err != nil {
+		return view, wrap(err, "look at tasks and lanes")
+	}
+	return view, view.lookAtGone(ctx, db, runs)
+}
+
+// lookAtGone reads the revisions of runs that go on though their task is deleted.
+func (v *laneView) lookAtGone(ctx context.Context, db querier, runs []NewRun) error {
+	var revisions []int64
+	for i := range runs {
+		if _, there := v.tasks[runs[i].Task]; !there && runs[i].ofRevision() && !slices.Contains(revisions, runs[i].Parent.Revision) {
+			revisions = append(revisions, runs[i].Parent.Revision)
+		}
+	}
+	if len(revisions) == 0 {
+		return nil
+	}
+	v.gone = map[int64]taskInfo{}
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT id, queue, coalesce(nullif(lane, ''), queue), priority FROM task_revisions WHERE id = ANY($1)`, revisions).Query(func(rows pgx.Rows) error {
+		var t taskInfo
+		_, err := pgx.ForEachRow(rows, []any{&t.revision, &t.queue, &t.lane, &t.priority}, func() error { v.gone[t.revision] = t; return nil })
+		return err
+	})
+	return wrap(db.SendBatch(ctx, batch).Close(), "look at revisions of deleted tasks")
 }
 
 func (t taskInfo) withLimits(rate, concurrency, dedupe, params *string) taskInfo {
@@ -155,21 +180,27 @@ func (v *laneView) of(run *NewRun) (info taskInfo, known bool) {
 	if run.as != nil {
 		return *run.as, true
 	}
-	info, known = v.tasks[run.Task]
+	if info, known = v.tasks[run.Task]; !known && run.ofRevision() {
+		info, known = v.gone[run.Parent.Revision]
+	}
 	return info, known
 }
 
-// accepts says why a task cannot have this run, or nil.
+// accepts says why a task cannot have this run, or nil. One that is a part of
+// its parent goes on with the parent's revision, whatever became of the task.
 func (v *laneView) accepts(run *NewRun) error {
 	info, ok := v.of(run)
 	if !ok {
 		return noTask(run.Task)
 	}
-	if info.invalid != "" {
+	if info.invalid != "" && !run.ofRevision() {
 		return task.Errorf(task.CodeInvalid, "task %s cannot run: %s", run.Task, info.invalid).Fix("correct the task and apply it again")
 	}
 	return nil
 }
+
+// ofRevision reports whether the run is a part of its parent, with its revision.
+func (r *NewRun) ofRevision() bool { return r.Parent != nil && r.Parent.Entry != nil }
 
 // packer fills parcels up to about 20 ms of expected work. A run of unknown
 // cost gets a parcel of its own, so that a long one never blocks short ones.

@@ -70,7 +70,7 @@ func parseLimits(rate, concurrency, dedupe *string) (l task.Limits, err error) {
 		decoder := json.NewDecoder(strings.NewReader(*part.text))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(part.into); err != nil {
-			return task.Limits{}, task.Errorf(task.CodeInvalid, "%w", err).At(part.field).Fix("%s", limitHelp[part.field])
+			return task.Limits{}, task.Errorf(task.CodeInvalid, "%s", task.PlainJSON(err)).At(part.field).Fix("%s", limitHelp[part.field])
 		}
 	}
 	return l, nil

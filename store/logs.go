@@ -15,12 +15,13 @@ func (s *Store) Logs(ctx context.Context, run uuid.UUID, after int64, limit int)
 	if limit <= 0 || limit > 10_000 {
 		limit = 10_000
 	}
-	var known bool
-	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM runs WHERE id = $1)`, run).Scan(&known); err != nil {
-		return nil, wrap(err, "read logs")
-	}
-	if !known {
+	var trace *string
+	err := s.pool.QueryRow(ctx, `SELECT trace FROM runs WHERE id = $1`, run).Scan(&trace)
+	if isMissing(err) {
 		return nil, noRun(run)
+	}
+	if err != nil {
+		return nil, wrap(err, "read logs")
 	}
 	rows, err := s.pool.Query(ctx, `SELECT seq, at, level, step, message FROM run_logs WHERE run = $1 AND seq > $2 ORDER BY seq LIMIT $3`,
 		run, after, limit)
@@ -30,6 +31,7 @@ func (s *Store) Logs(ctx context.Context, run uuid.UUID, after int64, limit int)
 	lines, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l task.LogLine, err error) {
 		var message []byte
 		err = row.Scan(&l.Seq, &l.At, &l.Level, &l.Step, &message)
+		l.TraceID = traceID(trace)
 		l.Message = strings.ToValidUTF8(string(message), "\uFFFD")
 		return l, err
 	})

@@ -72,6 +72,51 @@ func TestPlansOfTheHotStatements(t *testing.T) {
 	}
 }
 
+// What the leader and supervisors ask now and then looks into few partitions,
+// however many there are.
+func TestPlansOfTheRareStatements(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s, err := Open(ctx, Config{URL: servertest.PostgresURL(t)})
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	require.NoError(t, s.EnsurePartitions(ctx))
+	for d := range 25 {
+		require.NoError(t, s.ensurePartition(ctx, "runs", time.Now().UTC().Truncate(day).Add(-time.Duration(d+2)*day)))
+	}
+	for _, sql := range []string{
+		`INSERT INTO tasks (name, chain) VALUES ('demo', '["nop"]')`,
+		`INSERT INTO workers (id, host, pid, version, queues, slots, tick) VALUES ('w', 'h', 1, 'v', '{*}', 1, 0)`,
+	} {
+		_, err = s.pool.Exec(ctx, sql)
+		require.NoError(t, err)
+	}
+	accepted, parcels, err := s.InsertRuns(ctx, []NewRun{{Task: "demo"}})
+	require.NoError(t, err)
+	id := accepted[0].ID
+	child, _, err := s.InsertRuns(ctx, []NewRun{{Task: "demo", Parent: &Parent{Run: id, Path: "0"}}})
+	require.NoError(t, err)
+	_, err = s.Claim(ctx, 1, parcels[0].ID, parcels[0].DispatchNo)
+	require.NoError(t, err)
+
+	one := fmt.Sprintf("'{%s}', '%s', '%s'", child[0].ID, child[0].ID, child[0].ID)
+	for name, st := range map[string]struct{ sql, args string }{
+		"above": {levelsAbove, one + ", 20"},
+		"kill":  {killWorker, "1, 'memory'"},
+		"ended": {endedRuns, one},
+	} {
+		plan := explain(ctx, t, s, name, st.sql, st.args)
+		touched := 0
+		for line := range strings.Lines(plan) {
+			if strings.Contains(line, " on runs_") && !strings.Contains(line, "never executed") {
+				touched++
+			}
+		}
+		require.LessOrEqual(t, touched, 4, "%s looks into too many partitions:\n%s", name, plan)
+		require.Positive(t, touched, plan)
+	}
+}
+
 func explain(ctx context.Context, t *testing.T, s *Store, name, sql, args string) string {
 	t.Helper()
 	tx, err := s.bulk.Begin(ctx)

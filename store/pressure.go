@@ -74,11 +74,16 @@ func (a *admitting) waiting(ctx context.Context, tx pgx.Tx, t *limitedTask, g *l
 	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }
 
-// reject ends the runs for which there is no place.
+// reject ends the new runs for which there is no place. One that has run before
+// waits for its next attempt as any other does.
 func (a *admitting) reject(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
 	keep := min(max(g.place.free, 0), len(waiting))
 	g.place.free -= keep // they wait for room or a token
-	return a.endWaiting(ctx, tx, waiting[keep:], rejectReason(t.limits.Concurrency, *g.concurrency), "the rejection of its parent")
+	fresh, err := notStarted(ctx, tx, waiting[keep:])
+	if err != nil {
+		return err
+	}
+	return a.endWaiting(ctx, tx, fresh, rejectReason(t.limits.Concurrency, *g.concurrency), "the rejection of its parent")
 }
 
 func rejectReason(c *task.Concurrency, key string) string {
@@ -158,6 +163,20 @@ func notEnding(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (rest []uuid.UUI
 	return rest, nil
 }
 
+// notStarted leaves out the runs that have had an attempt.
+func notStarted(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]uuid.UUID, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	low, high := bounds(ids)
+	rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE id = ANY($1) AND id BETWEEN $2 AND $3
+		AND attempt = 1 AND started_at IS NULL AND retried_at IS NULL`, ids, low, high)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+}
+
 // endWaiting ends runs that wait in ready as cancelled, as far as the turn may.
 // by is what cancels their children.
 func (a *admitting) endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason, by string) error {
@@ -179,7 +198,7 @@ func (a *admitting) endWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, 
 	ids = sortedIDs(ids)
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
-	batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, fence = fence + 1, parcel = NULL, reason = $2,
+	batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, cancel_requested_at = clock_timestamp(), fence = fence + 1, parcel = NULL, reason = $2,
 		finished_at = clock_timestamp() WHERE id = ANY($1) AND id BETWEEN $3 AND $4 AND state = 'queued'`, ids, clean(reason), low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
 	queueCancelled(batch, ids, by)

@@ -4,11 +4,87 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
 // pruneBatch bounds what one transaction removes.
 const pruneBatch = 10_000
+
+// sweepPages are how many times as many rows of live runs it looks through.
+const sweepPages = 20
+
+// daily gives runs to work, those of one day at a time: one partition.
+func daily(ids []uuid.UUID, work func(ids []uuid.UUID) error) error {
+	sortedIDs(ids)
+	for len(ids) > 0 {
+		first := timeOf(ids[0]).UTC().Truncate(day)
+		n := 1
+		for n < len(ids) && timeOf(ids[n]).UTC().Truncate(day).Equal(first) {
+			n++
+		}
+		if err := work(ids[:n]); err != nil {
+			return err
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// ended returns those of the runs that have ended or are gone.
+func ended(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (over []uuid.UUID, err error) {
+	err = daily(ids, func(ids []uuid.UUID) error {
+		low, high := bounds(ids)
+		rows, err := tx.Query(ctx, endedRuns, ids, low, high)
+		if err != nil {
+			return err
+		}
+		some, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		over = append(over, some...)
+		return err
+	})
+	return over, err
+}
+
+const endedRuns = `SELECT i.id FROM unnest($1::uuid[]) AS i(id)
+	WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.finished_at IS NULL)`
+
+// sweepEnded removes rows that ended runs have left behind: answered cancel
+// requests, and holds where a binary that knows no limits has ended the run.
+func sweepEnded(ctx context.Context, tx pgx.Tx) error {
+	for _, kind := range []struct{ find, remove string }{
+		{`SELECT run FROM cancels WHERE run > $1 ORDER BY run LIMIT $2`, `DELETE FROM cancels WHERE run = ANY($1)`},
+		{`SELECT DISTINCT run FROM holds WHERE run > $1 AND taken_at < (SELECT clock_timestamp() - interval '1 minute') ORDER BY run LIMIT $2`,
+			`DELETE FROM holds WHERE run = ANY($1)`},
+	} {
+		var after uuid.UUID
+		for range sweepPages {
+			rows, err := tx.Query(ctx, kind.find, after, pruneBatch)
+			if err != nil {
+				return err
+			}
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+			if err != nil || len(ids) == 0 {
+				return err
+			}
+			after = ids[len(ids)-1]
+			full := len(ids) == pruneBatch
+			over, err := ended(ctx, tx, ids)
+			if err != nil {
+				return err
+			}
+			if len(over) > 0 {
+				if _, err := tx.Exec(ctx, kind.remove, over); err != nil {
+					return err
+				}
+			}
+			if !full {
+				break
+			}
+		}
+	}
+	return nil
+}
 
 // Sweep removes a bounded number of what is of no more use: answered cancel
 // requests, expired keys, workers that ended a week ago and audit rows older
@@ -19,11 +95,10 @@ func (s *Store) Sweep(ctx context.Context, term int64, audit time.Duration) (mor
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
+		if err := sweepEnded(ctx, tx); err != nil {
+			return err
+		}
 		batch := &pgx.Batch{}
-		batch.Queue(`DELETE FROM cancels c WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = c.run AND r.finished_at IS NULL)`)
-		// A binary that knows no limits may have ended runs that hold places.
-		batch.Queue(`DELETE FROM holds h WHERE h.taken_at < clock_timestamp() - interval '1 minute'
-			AND EXISTS (SELECT 1 FROM runs r WHERE r.id = h.run AND r.finished_at IS NOT NULL)`)
 		batch.Queue(`DELETE FROM events WHERE id = ANY (ARRAY(SELECT id FROM events WHERE expires_at < (SELECT clock_timestamp())
 			ORDER BY expires_at LIMIT $1))`, pruneBatch)
 		batch.Queue(`DELETE FROM workers WHERE state IN ('stopped', 'lost') AND ended_at < clock_timestamp() - interval '7 days'
@@ -65,21 +140,31 @@ func (s *Store) PruneRevisions(ctx context.Context, term int64) (more bool, err 
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `DELETE FROM task_revisions WHERE id = ANY (ARRAY(
-			SELECT r.id FROM task_revisions r
-			WHERE EXISTS (SELECT 1 FROM task_revisions n WHERE n.task = r.task AND n.id > r.id AND n.created_at < $1)
-				AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.revision = r.id)
-				AND NOT EXISTS (SELECT 1 FROM runs c WHERE c.parent IS NOT NULL AND c.revision = r.id)
-			LIMIT $2))`, oldest.Add(-pruneMargin), pruneBatch)
+		rows, err := tx.Query(ctx, replacedRevisions, oldest.Add(-pruneMargin), pruneBatch)
 		if err != nil {
 			return err
 		}
-		more = tag.RowsAffected() == pruneBatch
+		replaced, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		if len(replaced) > 0 { // else the runs need not be read
+			tag, err := tx.Exec(ctx, `DELETE FROM task_revisions WHERE id = ANY($1)
+				AND id NOT IN (SELECT c.revision FROM runs c WHERE c.parent IS NOT NULL AND c.revision = ANY($1))`, replaced)
+			if err != nil {
+				return err
+			}
+			more = len(replaced) == pruneBatch && tag.RowsAffected() > 0
+		}
 		_, err = tx.Exec(ctx, `DELETE FROM task_costs c WHERE NOT EXISTS (SELECT 1 FROM task_revisions r WHERE r.id = c.revision)`)
 		return err
 	})
 	return more, err
 }
+
+const replacedRevisions = `SELECT r.id FROM task_revisions r
+	WHERE EXISTS (SELECT 1 FROM task_revisions n WHERE n.task = r.task AND n.id > r.id AND n.created_at < $1)
+		AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.revision = r.id) ORDER BY r.id LIMIT $2`
 
 // oldestRuns returns where the oldest partition of runs begins.
 func (s *Store) oldestRuns(ctx context.Context) (oldest time.Time, err error) {

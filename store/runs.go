@@ -19,22 +19,23 @@ import (
 const runColumns = `SELECT r.id, r.task, r.revision, r.state, r.attempt, r.losses, coalesce(r.reason, ''), r.outcome::text, r.params::text,
 	r.queue, r.priority, r.schedule, r.packages::text, coalesce(w.id, ''), r.cancel_requested, r.created_at, r.available_at,
 	r.started_at, r.finished_at, r.due_at, r.retried_at, coalesce(r.retried_by, ''), r.tail::text, r.parent, coalesce(r.parent_path, ''),
-	r.cancel_requested_at, r.interrupted_at, r.killed_at `
+	r.cancel_requested_at, r.interrupted_at, r.killed_at, r.trace `
 
 const fromRuns = `FROM runs r LEFT JOIN workers w ON w.epoch = r.worker `
 
 func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
-	var outcome, params, packages, tail *string
+	var outcome, params, packages, tail, trace *string
 	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.State, &r.Attempt, &r.Losses, &r.Reason, &outcome, &params,
 		&r.Queue, &r.Priority, &r.Schedule, &packages, &r.Worker, &r.CancelRequested, &r.CreatedAt, &r.AvailableAt,
 		&r.StartedAt, &r.FinishedAt, &r.DueAt, &r.RetriedAt, &r.RetriedBy, &tail, &r.Parent, &r.ParentPath,
-		&r.CancelAskedAt, &r.InterruptedAt, &r.KilledAt)
+		&r.CancelAskedAt, &r.InterruptedAt, &r.KilledAt, &trace)
 	if err != nil {
 		return r, err
 	}
 	if r.State.Terminal() {
 		r.AvailableAt = nil // it speaks of the next attempt
 	}
+	r.TraceID = traceID(trace)
 	if params != nil {
 		r.Params = json.RawMessage(*params)
 	}
@@ -51,6 +52,14 @@ func scanRun(row pgx.CollectableRow) (r task.Run, err error) {
 	}
 	r.PackageVersion = firstPackage(packages)
 	return r, nil
+}
+
+// traceID returns the 32 digits after the version of a traceparent.
+func traceID(trace *string) string {
+	if trace == nil || len(*trace) < 35 {
+		return ""
+	}
+	return (*trace)[3:35]
 }
 
 // firstPackage reads name@digest of the first member of the packages object,
@@ -207,6 +216,17 @@ func keepSteps(ctx context.Context, tx pgx.Tx, id uuid.UUID, tail *string, from 
 
 func stepName(s task.Step) string { return strings.TrimSuffix(s.Path+" "+s.Name, " ") }
 
+// A child whose parent waits for its group still is one of those again that it waits for.
+const rejoinGroup = `
+	WITH open AS (
+		SELECT c.id, c.child_group FROM runs c JOIN waits w ON w.run = c.parent
+		WHERE c.id = $1 AND c.child_group IS NOT NULL AND w.kind = 'children' AND w.outcome IS NULL AND w.detail->>'group' = c.child_group
+		FOR SHARE OF w
+	)
+	INSERT INTO holds (run, scope, key)
+	SELECT id, CASE WHEN EXISTS (SELECT 1 FROM holds h WHERE h.scope = 'children-stop' AND h.key = o.child_group) THEN 'children-stop' ELSE 'children' END, child_group
+	FROM open o ON CONFLICT DO NOTHING`
+
 func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Step, next, by string, waits int64) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`DELETE FROM steps WHERE run = $1`, id)
@@ -233,6 +253,7 @@ func requeueByHand(ctx context.Context, tx pgx.Tx, id uuid.UUID, kept []task.Ste
 	batch.Queue(`INSERT INTO run_logs (run, seq, at, level, message)
 		SELECT id, fence::bigint << 32, clock_timestamp(), 'info', $2 FROM runs WHERE id = $1`, id, []byte(line))
 	batch.Queue(`DELETE FROM cancels WHERE run = $1`, id)
+	batch.Queue(rejoinGroup, id)
 	batch.Queue(`INSERT INTO ready (run, lane, priority, revision, task, available_at, rank, hold, rate_key, concurrency_key, concurrency_limit, schedule)
 		SELECT id, coalesce(lane, queue), priority, revision, task, clock_timestamp(), `+ranked+`, CASE WHEN $2 > 0 THEN 'buffered' ELSE `+openHold+` END,
 			rate_key, concurrency_key, concurrency_limit, nullif($2, 0)

@@ -176,6 +176,7 @@ type Decision struct {
 	Late    *Late                         // due times to catch up, older than those of Next
 	Cancel  task.Overlap                  // cancel-other or terminate-other: the earlier runs are to end
 	Pause   string                        // why the schedule is to be paused; "": it is not
+	Invalid string                        // why the schedule cannot be read any more; it is flagged and fires no more
 }
 
 // Late are due times that passed while nobody was there.

@@ -147,6 +147,7 @@ func (s *Store) startItems(ctx context.Context, tx pgx.Tx, view *laneView, src t
 	for i, start := range wanted {
 		start.run = &accepted[i].ID
 		if !accepted[i].Duplicate {
+			runs[i].Trace = s.trace(accepted[i].ID)
 			plan.add(accepted[i].ID, runs[i], keyAt(keys, i))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -31,12 +32,17 @@ type Config struct {
 	URL      string // postgres://...
 	MaxConns int32  // of the main pool; 0: 10
 	Keys     Keyer  // nil: keys of limits hold no expressions
+	Traces   Tracer // nil: runs that a schedule starts belong to no trace
 	Readonly bool   // every transaction is read-only: what would write fails
 }
+
+// Tracer begins the trace of a run that nobody asked for; "" when it is not sampled.
+type Tracer func(run uuid.UUID) string
 
 // Store is safe for concurrent use.
 type Store struct {
 	keys  Keyer
+	trace Tracer
 	pool  *pgxpool.Pool
 	beats *pgxpool.Pool // heartbeats and lease renewals never queue behind work
 	bulk  *pgxpool.Pool // batched statements on runs, planned as bulkPlans says
@@ -51,7 +57,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 10
 	}
-	s := &Store{keys: cfg.Keys, ids: &minter{}, days: newDaySet()}
+	s := &Store{keys: cfg.Keys, trace: cfg.Traces, ids: &minter{}, days: newDaySet()}
+	if s.trace == nil {
+		s.trace = func(uuid.UUID) string { return "" }
+	}
 	if s.keys == nil {
 		s.keys = plainKeys{}
 	}

@@ -17,7 +17,7 @@ const (
 
 // RunTree returns a run with its children and theirs, as far as they can be
 // shown at a glance: of many children the counts per state and the first few,
-// those that failed before the others.
+// those that failed before the others, and those that few are like before those that many are.
 func (s *Store) RunTree(ctx context.Context, id uuid.UUID) (task.RunNode, error) {
 	var root task.RunNode
 	err := s.pool.QueryRow(ctx, `SELECT id, task, state, coalesce(parent_path, ''), child_index, coalesce(reason, ''), created_at, finished_at
@@ -85,7 +85,8 @@ func (s *Store) treeLevel(ctx context.Context, nodes []*task.RunNode, room int) 
 		SELECT c.* FROM unnest($1::uuid[]) AS p CROSS JOIN LATERAL (
 			SELECT r.parent, r.id, r.task, r.state, coalesce(r.parent_path, ''), r.child_index, coalesce(r.reason, ''), r.created_at, r.finished_at
 			FROM runs r WHERE r.parent = p AND r.id > $2
-			ORDER BY CASE WHEN r.state IN ('failed', 'timed_out', 'quarantined') THEN 0 WHEN r.finished_at IS NULL THEN 1 ELSE 2 END, r.child_index NULLS FIRST, r.id LIMIT $3) c`,
+			ORDER BY r.state NOT IN ('failed', 'timed_out', 'quarantined'), count(*) OVER (PARTITION BY r.task, r.parent_path, r.state),
+				r.child_index NULLS FIRST, r.id LIMIT $3) c`,
 		ids, low, treeChildren)
 	if err != nil {
 		return nil, wrap(err, "read children")

@@ -244,7 +244,7 @@ type EventCursor struct {
 func (s *Store) MatchEvents(ctx context.Context, term int64, from EventCursor) (next EventCursor, err error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT w.run, w.name, w.key, EXISTS (SELECT 1 FROM events e WHERE e.name = w.name AND e.key = w.key
-			AND e.sent_at >= (SELECT r.created_at FROM runs r WHERE r.id = w.run)
+			AND e.sent_at >= (SELECT r.created_at FROM runs r WHERE r.id = w.run) AND e.expires_at > (SELECT clock_timestamp())
 			AND NOT EXISTS (SELECT 1 FROM waits x WHERE x.run = w.run AND x.event = e.id))
 		FROM waits w WHERE w.kind = 'event' AND w.outcome IS NULL AND (w.name, w.key, w.run) > ($1, $2, $3)
 		ORDER BY w.name, w.key, w.run LIMIT $4`, from.Name, from.Key, from.Run, waitPage)

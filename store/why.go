@@ -239,7 +239,7 @@ func (w *whyLook) rated(ctx context.Context, rate task.Rate, next *time.Time) er
 	}
 	text := "as soon as the runs that took them have started"
 	if next != nil {
-		wait := next.Sub(w.now) + time.Duration(w.Place-1)/time.Duration(rate.Limit)*time.Duration(rate.Per)
+		wait := next.Sub(w.now) + windows(w.Place, rate)
 		w.Until, w.Estimate = next, w.span(wait)
 		text = "the next one at " + next.UTC().Format(time.RFC3339Nano)
 	}
@@ -277,6 +277,12 @@ func (w *whyLook) crowded(ctx context.Context, limit, held int) error {
 	if held > len(names) {
 		by += fmt.Sprintf(" and %d more", held-len(names))
 	}
+	defer w.admitUnknown()
+	if rate := w.ready.limits.Rate; rate != nil && w.Estimate != nil { // tokens may be what lasts longer
+		if tokens := windows(w.Place, *rate); tokens > time.Duration(*w.Estimate) {
+			w.Estimate = w.span(tokens)
+		}
+	}
 	w.say(task.WaitConcurrency, "the concurrency limit of %d%s is reached: run %s holds it, and this one is %s in line", limit,
 		keyText(w.ready.concurrency), by, ordinal(w.Place))
 	if held > 1 {
@@ -295,16 +301,32 @@ func (w *whyLook) placeIn(ctx context.Context) error {
 // line tells of a run that waits for its turn only.
 func (w *whyLook) line(ctx context.Context, which string, lane string) error {
 	var micros float64
-	err := w.store.pool.QueryRow(ctx, `SELECT count(*) + 1, coalesce(sum(micros), 0) FROM (SELECT c.micros FROM ready r LEFT JOIN task_costs c ON c.revision = r.revision
-		WHERE `+which+` AND (r.rank, r.run) < ($2, $1) LIMIT $4) a`, w.Run, w.ready.rank, lane, whyAhead).Scan(&w.Place, &micros)
+	var unknown bool
+	err := w.store.pool.QueryRow(ctx, `SELECT count(*) + 1, coalesce(sum(micros), 0), coalesce(bool_or(micros IS NULL), false) FROM (SELECT c.micros FROM ready r LEFT JOIN task_costs c ON c.revision = r.revision
+		WHERE `+which+` AND (r.rank, r.run) < ($2, $1) LIMIT $4) a`, w.Run, w.ready.rank, lane, whyAhead).Scan(&w.Place, &micros, &unknown)
 	if err != nil {
 		return err
 	}
-	if micros > 0 {
+	if micros > 0 && !unknown {
 		w.Estimate = w.span(time.Duration(micros / float64(w.ready.slots) * float64(time.Microsecond)))
 	}
 	w.say(task.WaitRoom, "it waits for room in %s, which has %d slots, %s in line", laneText(w.ready.lane), w.ready.slots, ordinal(w.Place))
+	if w.Place > 1 {
+		w.admitUnknown()
+	}
 	return nil
+}
+
+// admitUnknown says so where nobody knows yet how long the runs before it take.
+func (w *whyLook) admitUnknown() {
+	if w.Estimate == nil {
+		w.Sentence += "; there is no estimate yet: such runs have not ended before"
+	}
+}
+
+// windows is how long the tokens of the runs before a place take at a rate.
+func windows(place int, rate task.Rate) time.Duration {
+	return time.Duration((place-1)/rate.Limit) * time.Duration(rate.Per)
 }
 
 func (w *whyLook) span(d time.Duration) *task.Duration {

@@ -54,7 +54,12 @@ func TestWhyOfEveryWait(t *testing.T) {
 	require.Equal(t, 2, third.Place)
 	require.Equal(t, []uuid.UUID{c.ID}, third.Holders)
 	require.Contains(t, third.Sentence, `the concurrency limit of 1 for the key "a" is reached: run `+c.ID.String()+" holds it")
+	require.Nil(t, third.Estimate)
+	require.Contains(t, third.Sentence, "no estimate yet")
 	require.NoError(t, f.LearnCosts(ctx, map[int64]float64{c.Revision: 2e6}))
+	f.exec(`UPDATE tasks SET rate = '{"limit":1,"per":"1h"}' WHERE name = 'limited'`)
+	require.Equal(t, task.Duration(time.Hour), *f.why(ids[2]).Estimate, "the tokens last longer")
+	f.exec(`UPDATE tasks SET rate = NULL WHERE name = 'limited'`)
 	require.Equal(t, task.Duration(4*time.Second), *f.why(ids[2]).Estimate)
 
 	insert(store.NewRun{Task: "rated"})

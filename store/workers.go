@@ -101,19 +101,23 @@ func (s *Store) EndWorker(ctx context.Context, epoch int64, state task.WorkerSta
 // which its supervisor caused, so it counts against one run at most: the only one
 // that the worker had, else the one of a suspect lane. That run is returned.
 func (s *Store) KillWorker(ctx context.Context, epoch int64, reason string) (guilty *uuid.UUID, err error) {
-	err = s.beats.QueryRow(ctx, `
-		UPDATE workers SET state = 'lost', killed = true, reason = $2, ended_at = clock_timestamp(), guilty = (
-			SELECT CASE WHEN count(*) = 1 THEN (array_agg(u.id))[1]
-				WHEN count(*) FILTER (WHERE u.suspect) = 1 THEN (array_agg(u.id) FILTER (WHERE u.suspect))[1] END
-			FROM (SELECT r.id, p.lane LIKE 'suspect:%' AS suspect FROM parcels p
-				JOIN runs r ON r.id = ANY (p.runs) AND r.parcel = p.id AND r.state IN ('dispatched', 'running')
-				WHERE p.worker = $1 AND p.state = 'claimed') u)
-		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING guilty`, epoch, clean(reason)).Scan(&guilty)
+	err = s.beats.QueryRow(ctx, killWorker, epoch, clean(reason)).Scan(&guilty)
 	if isMissing(err) {
 		return nil, nil
 	}
 	return guilty, wrap(err, "record the end of a worker")
 }
+
+// The ids of a parcel are sorted, which names its runs' partitions.
+const killWorker = `
+		UPDATE workers SET state = 'lost', killed = true, reason = $2, ended_at = clock_timestamp(), guilty = (
+			SELECT CASE WHEN count(*) = 1 THEN (array_agg(u.id))[1]
+				WHEN count(*) FILTER (WHERE u.suspect) = 1 THEN (array_agg(u.id) FILTER (WHERE u.suspect))[1] END
+			FROM (SELECT r.id, p.lane LIKE 'suspect:%' AS suspect FROM parcels p
+				CROSS JOIN LATERAL (SELECT r.id FROM runs r WHERE r.id = ANY (p.runs) AND r.id BETWEEN p.runs[1] AND p.runs[cardinality(p.runs)]
+					AND r.parcel = p.id AND r.state IN ('dispatched', 'running') OFFSET 0) r
+				WHERE p.worker = $1 AND p.state = 'claimed') u)
+		WHERE epoch = $1 AND state IN ('active', 'draining') RETURNING guilty`
 
 // MarkLost marks the workers that fell silent and returns their ids.
 func (s *Store) MarkLost(ctx context.Context, term int64) (lost []string, err error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -41,11 +42,21 @@ func ParseDuration(text string) (time.Duration, error) {
 	return d + more, nil
 }
 
+// BadDuration says what is wrong with a text that ParseDuration refuses.
+func BadDuration(text string) *Error {
+	if _, err := ParseDuration(digits.ReplaceAllString(text, "1")); err == nil {
+		return Errorf(CodeInvalid, "the duration %q is too long", text).Fix("use at most 100000d")
+	}
+	return Errorf(CodeInvalid, "%q is not a duration", text).Fix(`write a number and a unit, such as "250ms", "30s", "10m" or "2d"`)
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)
+
 // UnmarshalText reads what ParseDuration reads and refuses negative spans.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := ParseDuration(string(text))
 	if err != nil {
-		return Errorf(CodeInvalid, "%q is not a duration", text).Fix(`write a number and a unit, such as "250ms", "30s", "10m" or "2d"`)
+		return BadDuration(string(text))
 	}
 	if v < 0 {
 		return Errorf(CodeInvalid, "duration %q is negative", text)

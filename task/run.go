@@ -41,7 +41,8 @@ type Run struct {
 	KilledAt        *time.Time        `json:"killed_at,omitempty"`      // its worker process was killed, the code having gone on
 	RetriedAt       *time.Time        `json:"retried_at,omitempty"`     // last, by hand
 	RetriedBy       string            `json:"retried_by,omitempty"`
-	Wait            *Waiting          `json:"wait,omitempty"` // what it waits for, while it is waiting
+	TraceID         string            `json:"trace_id,omitempty"` // of the trace that it belongs to, when that is sampled
+	Wait            *Waiting          `json:"wait,omitempty"`     // what it waits for, while it is waiting
 	Steps           []Step            `json:"steps"`
 }
 
@@ -65,6 +66,7 @@ type LogLine struct {
 	Level   string    `json:"level"` // debug info warn error
 	Step    string    `json:"step,omitempty"`
 	Message string    `json:"message"`
+	TraceID string    `json:"trace_id,omitempty"` // of the run
 }
 
 // Frame is one place in a call stack of an outcome.
@@ -140,7 +142,7 @@ func quoted(name string) []byte {
 func (o *Outcome) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return Errorf(CodeInvalid, "an outcome must be an object: %w", err)
+		return Errorf(CodeInvalid, "an outcome must be an object: %s", PlainJSON(err))
 	}
 	*o = Outcome{}
 	for _, known := range []struct {
@@ -152,7 +154,7 @@ func (o *Outcome) UnmarshalJSON(data []byte) error {
 			continue
 		}
 		if err := json.Unmarshal(raw, known.into); err != nil {
-			return Errorf(CodeInvalid, "outcome.%s: %w", known.name, err)
+			return Errorf(CodeInvalid, "outcome.%s: %s", known.name, PlainJSON(err))
 		}
 		delete(fields, known.name)
 	}

@@ -50,7 +50,8 @@ type pendingStep struct {
 type pendingEnding struct {
 	job  *job
 	end  store.Ending
-	gone bool // nothing is to be written: the run is no longer ours
+	at   time.Time // when the run of a trace ended
+	gone bool      // nothing is to be written: the run is no longer ours
 }
 
 func newCommitter(s *session) *committer {
@@ -88,7 +89,7 @@ func (c *committer) add(j *job, e store.Ending) {
 	for len(c.endings) >= maxPending && !c.closed {
 		c.space.Wait()
 	}
-	c.endings = append(c.endings, pendingEnding{job: j, end: e})
+	c.endings = append(c.endings, pendingEnding{job: j, end: e, at: j.tracedEnd(e)})
 	c.mu.Unlock()
 	c.signal()
 }
@@ -264,6 +265,11 @@ func (c *committer) settle(b *pendingBatch, written store.Written) {
 	}
 	for run, cause := range written.Refused {
 		c.session.log.WithField("run", run).WithError(cause).Warn("an outcome cannot be stored")
+	}
+	for _, p := range b.endings {
+		if !p.at.IsZero() && !written.Stale[p.end.Run] {
+			p.job.traceEnd(p.end, p.at)
+		}
 	}
 	c.session.letGo(b.Parcels...)
 }

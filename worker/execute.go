@@ -19,6 +19,7 @@ import (
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // parcelRef counts what is left of a claimed parcel; the committer owns left.
@@ -42,8 +43,9 @@ type job struct {
 	ctx       context.Context // of the attempt
 	soft      context.Context // ends before ctx when the run is told to end
 	halt      halt
-	calls     atomic.Int32 // of package code under way
-	listening atomic.Int32 // those that look at ctx.signal
+	span      *telemetry.Span // of the run; nil: it is not traced
+	calls     atomic.Int32    // of package code under way
+	listening atomic.Int32    // those that look at ctx.signal
 	revision  atomic.Pointer[prepared]
 	over      atomic.Bool // its ending was handed over, or nobody wants it
 
@@ -132,6 +134,7 @@ func (j *job) guarded(ctx context.Context) (ending *store.Ending) {
 
 // attempt runs the chain and says how it ended; nil when the run is no longer ours.
 func (j *job) attempt(ctx context.Context) *store.Ending {
+	ctx = j.traced(ctx)
 	prepared, err := j.session.revisions.get(j.soft, j.claimed.Revision)
 	if err != nil {
 		return j.settle(prepared, chain.Result{Outcome: task.Fail(err.Error())}, err)
@@ -158,7 +161,11 @@ func (j *job) attempt(ctx context.Context) *store.Ending {
 	if err == nil && result.Parked != nil {
 		return j.parked(result)
 	}
-	return j.settle(prepared, result, err)
+	ending := j.settle(prepared, result, err)
+	if result.Unfinished != nil && ending != nil && (ending.State.Terminal() || ending.Attempt > j.claimed.Attempt) {
+		result.Unfinished.End()
+	}
+	return ending
 }
 
 // settle turns the end of an attempt into what is to be written.
@@ -259,13 +266,16 @@ func (j *job) Invoke(ctx context.Context, call chain.Invocation) task.Outcome {
 	if err != nil {
 		return task.Fail(err.Error())
 	}
-	return s.deps.Scripts.Call(ctx, script.Call{
+	ctx, span := traceCall(ctx, call)
+	outcome := s.deps.Scripts.Call(ctx, script.Call{
 		Version: version, Module: call.Ref.Module, Function: call.Ref.Function, Input: call.Input, External: true,
 		Context: script.CallContext{RunID: j.claimed.ID.String(), Task: j.claimed.Task, Attempt: j.claimed.Attempt, Step: call.Step, Cluster: s.deps.Cluster},
 		Log:     func(level, message string) { j.logs.line(level, call.Step, message) },
 		Stop:    j.soft, Listens: func() { listens = true; j.listening.Add(1) },
 		Resolve: j.resolve, Admit: s.gate.pass,
 	})
+	endCall(span, outcome)
+	return outcome
 }
 
 // resolve finds the pinned version of a package and notes that it was used. An

@@ -12,6 +12,7 @@ import (
 	"github.com/catena-run/catena/dispatch"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 const (
@@ -74,7 +75,7 @@ func (j *job) StartTask(ctx context.Context, s chain.Start) (uuid.UUID, error) {
 	if s.Wait {
 		parent.Group = key
 	}
-	accepted, err := j.submit(ctx, []dispatch.Request{{Task: s.Task, Params: s.Params, Key: key, Parent: parent}})
+	accepted, err := j.submit(ctx, []dispatch.Request{{Task: s.Task, Params: s.Params, Key: key, Parent: parent, Trace: string(telemetry.TraceIn(ctx))}})
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -84,7 +85,7 @@ func (j *job) StartTask(ctx context.Context, s chain.Start) (uuid.UUID, error) {
 // Spawn starts a child for each entry, some hundreds in one commit. Those that
 // are there already, from before a crash, are not doubled.
 func (j *job) Spawn(ctx context.Context, s chain.Spawn) error {
-	group := j.group(s.Iteration, s.Path)
+	group, trace := j.group(s.Iteration, s.Path), string(telemetry.TraceIn(ctx))
 	var requests []dispatch.Request
 	size := 0
 	for i := range s.Entries {
@@ -96,7 +97,7 @@ func (j *job) Spawn(ctx context.Context, s chain.Spawn) error {
 		}
 		parent := &store.Parent{Run: j.claimed.ID, Path: s.Path, InheritCancel: s.InheritCancel, Group: group, Stop: s.Stop, Limit: s.Limit,
 			Entry: entry, Revision: j.claimed.Revision, Release: j.claimed.Release}
-		requests = append(requests, dispatch.Request{Task: j.claimed.Task, Params: j.claimed.Params, Key: group + "/" + strconv.Itoa(e.Index), Parent: parent})
+		requests = append(requests, dispatch.Request{Task: j.claimed.Task, Params: j.claimed.Params, Key: group + "/" + strconv.Itoa(e.Index), Parent: parent, Trace: trace})
 		size += len(entry) + len(j.claimed.Params)
 		if len(requests) < spawnRows && size < spawnBytes && i < len(s.Entries)-1 {
 			continue

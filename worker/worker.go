@@ -28,6 +28,7 @@ import (
 	"github.com/catena-run/catena/script"
 	"github.com/catena-run/catena/store"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // AllQueues in Config.Queues stands for every queue that a task names.
@@ -105,6 +106,7 @@ type Deps struct {
 	Scripts  *script.Engine
 	Dispatch *dispatch.Dispatcher
 	Log      logrus.FieldLogger
+	Traces   *telemetry.Traces                       // nil: none
 	RSS      func() int64                            // bytes this process holds
 	CPU      func() float64                          // share of one core that it uses; may be nil
 	Leave    func(by string)                         // told once that somebody wants this worker to drain; may be nil
