@@ -99,7 +99,7 @@ func (c *cluster) successorOf(old task.Worker) (next task.Worker) {
 // quarantined; its neighbour goes on unburnt.
 func TestMemoryBombs(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "worker.maxMemory=400MiB", "script.heapLimit=300MiB")
+	c := newCluster(t, "worker.maxMemory=400MiB", "script.heapLimit=300MiB", "worker.killGrace=2m") // a slow machine takes seconds to touch so much
 	m := c.startMaster(1)
 	c.awaitWorkers(1)
 	c.push()
