@@ -37,9 +37,9 @@ func (s *session) showMasters(masters []task.Master) error {
 		if m.Leads {
 			state += ", leads"
 		}
-		rows = append(rows, []string{m.Name, m.Host, strconv.Itoa(m.PID), state, strconv.Itoa(m.Workers), span(time.Duration(m.Age)), m.Admin, m.Version})
+		rows = append(rows, []string{m.Name, m.Host, strconv.Itoa(m.PID), state, strconv.Itoa(m.Workers), span(time.Duration(m.Age)), clockText(m.ClockOffset), m.Admin, m.Version})
 	}
-	if err := s.table("no master is alive; start one with catena master", []string{"NAME", "HOST", "PID", "STATE", "WORKERS", "AGE", "ADMIN", "VERSION"}, rows); err != nil {
+	if err := s.table("no master is alive; start one with catena master", []string{"NAME", "HOST", "PID", "STATE", "WORKERS", "AGE", "CLOCK", "ADMIN", "VERSION"}, rows); err != nil {
 		return err
 	}
 	rows = rows[:0]

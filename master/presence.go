@@ -40,7 +40,16 @@ func (m *Master) presence(ctx context.Context) {
 
 func (m *Master) self() task.Master {
 	return task.Master{Name: m.cfg.Name, Host: m.cfg.Host, PID: m.cfg.PID, Version: m.cfg.Version, Admin: m.cfg.Admin,
-		Settings: m.cfg.Settings, Slots: m.supervisor.slots()}
+		Settings: m.cfg.Settings, Slots: m.supervisor.slots(), ClockOffset: m.clockOffset()}
+}
+
+// clockOffset is in milliseconds, nil while it is not known.
+func (m *Master) clockOffset() *float64 {
+	offset, _, known := m.clock.Offset()
+	if !known {
+		return nil
+	}
+	return new(float64(offset.Microseconds()) / 1000)
 }
 
 // compare warns when the masters begin to differ, and says when they no longer do.

@@ -35,9 +35,10 @@ func (s *Store) BeatMaster(ctx context.Context, m task.Master) (answer MasterBea
 		return answer, err
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(`INSERT INTO masters (name, host, pid, version, admin, settings, slots) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT (name) DO UPDATE SET slots = excluded.slots, settings = excluded.settings, beat_at = clock_timestamp(), ended_at = NULL`,
-		m.Name, m.Host, m.PID, m.Version, m.Admin, settings, slots)
+	batch.Queue(`INSERT INTO masters (name, host, pid, version, admin, settings, slots, clock_offset_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (name) DO UPDATE SET slots = excluded.slots, settings = excluded.settings, clock_offset_ms = excluded.clock_offset_ms,
+			beat_at = clock_timestamp(), ended_at = NULL`,
+		m.Name, m.Host, m.PID, m.Version, m.Admin, settings, slots, m.ClockOffset)
 	batch.Queue(`SELECT w.id, o.worker, o.kind, o.state, o.detail, '', o.asked_by, o.asked_at, o.changed_at
 		FROM worker_orders o JOIN workers w ON w.epoch = o.worker
 		WHERE o.state NOT IN ('done', 'failed') AND w.master = $1 AND w.state IN ('active', 'draining') ORDER BY o.asked_at, o.worker`, m.Name).
@@ -71,7 +72,7 @@ func (s *Store) Masters(ctx context.Context, all bool) ([]task.Master, error) {
 			CASE WHEN m.ended_at IS NOT NULL THEN 'stopped' WHEN m.beat_at < clock_timestamp() - $2::interval THEN 'silent' ELSE 'active' END,
 			EXISTS (SELECT 1 FROM leader l WHERE l.holder = m.name AND l.expires_at > clock_timestamp()) AS leads,
 			(SELECT count(*) FROM workers w WHERE w.master = m.name AND w.state IN ('active', 'draining')),
-			m.slots, m.settings, coalesce(m.ended_at, clock_timestamp()) - m.started_at, m.started_at, m.beat_at
+			m.slots, m.settings, coalesce(m.ended_at, clock_timestamp()) - m.started_at, m.started_at, m.beat_at, m.clock_offset_ms
 		FROM masters m WHERE $1 OR m.ended_at IS NULL AND m.beat_at > clock_timestamp() - interval '1 minute'
 		ORDER BY leads DESC, m.started_at, m.name LIMIT 1000`, all, silentAfter)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s *Store) Masters(ctx context.Context, all bool) ([]task.Master, error) {
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m task.Master, err error) {
 		var age time.Duration
-		err = row.Scan(&m.Name, &m.Host, &m.PID, &m.Version, &m.Admin, &m.State, &m.Leads, &m.Workers, &m.Slots, &m.Settings, &age, &m.StartedAt, &m.BeatAt)
+		err = row.Scan(&m.Name, &m.Host, &m.PID, &m.Version, &m.Admin, &m.State, &m.Leads, &m.Workers, &m.Slots, &m.Settings, &age, &m.StartedAt, &m.BeatAt, &m.ClockOffset)
 		m.Age = task.Duration(age.Round(time.Millisecond))
 		return m, err
 	})

@@ -91,6 +91,8 @@ type Master struct {
 	Age       Duration    `json:"age"`
 	StartedAt time.Time   `json:"started_at"`
 	BeatAt    time.Time   `json:"beat_at"`
+	// ClockOffset is how many milliseconds the clock of its host is ahead of the database's.
+	ClockOffset *float64 `json:"clock_offset_ms,omitempty"`
 	// Warnings are of settings that this master has and the leader, or the oldest
 	// master, has not.
 	Warnings []string `json:"warnings" nullable:"false"`
