@@ -298,7 +298,7 @@ func TestWhoIsGuiltyOfAMemoryKill(t *testing.T) {
 				require.Equal(t, blamed, kills == 1, "run %d", i)
 				require.Equal(t, blamed, guilty != nil && *guilty == id)
 				require.Equal(t, 1, f.run(id).Attempt)
-				require.Equal(t, blamed, strings.Contains(f.run(id).Reason, "worker.maxMemory"), f.run(id).Reason)
+				require.Equal(t, blamed, strings.Contains(f.run(id).Reason, "the memory that this run took"), f.run(id).Reason)
 			}
 			guilty, err = f.KillWorker(context.Background(), w, "again")
 			require.NoError(t, err)
