@@ -53,7 +53,7 @@ func (s *session) showWorker(w task.WorkerDetail) error {
 		[2]string{"master", master}, [2]string{"slot", slot}, [2]string{"epoch", strconv.FormatInt(w.Epoch, 10)},
 		[2]string{"queues", strings.Join(w.Queues, ", ")}, [2]string{"tags", strings.Join(w.Tags, ", ")},
 		[2]string{"memory", bytesText(w.RSS)}, [2]string{"cpu", strconv.FormatFloat(100*w.CPU, 'f', 1, 64) + " % of a core"},
-		[2]string{"age", span(time.Duration(w.Age))}, [2]string{"last beat", s.moment(&w.BeatAt)},
+		[2]string{"clock", clockText(w.ClockOffset)}, [2]string{"age", span(time.Duration(w.Age))}, [2]string{"last beat", s.moment(&w.BeatAt)},
 		[2]string{"running", fmt.Sprintf("%d of %d slots for runs", w.Running, w.Slots)},
 	)
 	if err != nil {
