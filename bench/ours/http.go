@@ -70,11 +70,11 @@ func HTTP(ctx context.Context) ([]Figure, error) {
 		return fmt.Sprintf("%.0f requests/s (median of %d rounds, %.0f to %.0f)", bench.Median(rates), len(rates), slices.Min(rates), slices.Max(rates))
 	}
 	return []Figure{
-		{fmt.Sprintf("bare net/http handler, %d connections kept alive", httpConns), spread(theirs)},
-		{fmt.Sprintf("status page of the shared server, %d connections kept alive", httpConns), spread(ours)},
-		{"bare net/http handler, CPU time of a request with its load", fmt.Sprintf("%.1f us", bench.Median(theirCost))},
-		{"status page, CPU time of a request with its load", fmt.Sprintf("%.1f us", bench.Median(ourCost))},
-		{"status page, requests/s as a share of the bare handler's", fmt.Sprintf("%.2f", bench.Median(ours)/bench.Median(theirs))},
+		{Name: fmt.Sprintf("bare net/http handler, %d connections kept alive", httpConns), Value: spread(theirs)},
+		{fmt.Sprintf("status page of the shared server, %d connections kept alive", httpConns), spread(ours), ">= 57000", fmt.Sprintf("%.2f", bench.Median(ours)/57000)},
+		{Name: "bare net/http handler, CPU time of a request with its load", Value: fmt.Sprintf("%.1f us", bench.Median(theirCost))},
+		{Name: "status page, CPU time of a request with its load", Value: fmt.Sprintf("%.1f us", bench.Median(ourCost))},
+		{Name: "status page, requests/s as a share of the bare handler's", Value: fmt.Sprintf("%.2f", bench.Median(ours)/bench.Median(theirs))},
 	}, nil
 }
 
