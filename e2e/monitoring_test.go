@@ -65,11 +65,14 @@ func TestDocsDashboardAndAlertsNameRealMetrics(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal(text, &dashboard))
 	require.Equal(t, "catena", dashboard.UID)
-	shown, ids := map[string]bool{}, map[int]bool{}
+	shown, ids, places := map[string]bool{}, map[int]bool{}, map[[2]int]bool{}
 	for _, p := range dashboard.Panels {
 		require.False(t, ids[p.ID], "two panels have the id %d", p.ID)
 		ids[p.ID] = true
 		require.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, p.Title)
+		place := [2]int{p.GridPos.X, p.GridPos.Y}
+		require.False(t, places[place], "two panels stand where %s does", p.Title)
+		places[place] = true
 		if p.Type != "row" {
 			require.NotEmpty(t, p.Targets, p.Title)
 		}
@@ -94,11 +97,12 @@ func TestDocsDashboardAndAlertsNameRealMetrics(t *testing.T) {
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(text, &rules))
-	alerts := 0
+	alerts := map[string]bool{}
 	for _, group := range rules.Groups {
 		for _, rule := range group.Rules {
-			alerts++
 			require.NotEmpty(t, rule.Alert)
+			require.False(t, alerts[rule.Alert], "two alerts are called %s", rule.Alert)
+			alerts[rule.Alert] = true
 			require.NotEmpty(t, rule.Labels["severity"], rule.Alert)
 			require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
 			if !strings.HasPrefix(rule.Expr, "up{") {
@@ -106,5 +110,5 @@ func TestDocsDashboardAndAlertsNameRealMetrics(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, alerts, 10)
+	require.Greater(t, len(alerts), 10)
 }
