@@ -42,10 +42,16 @@ func TestMain(m *testing.M) {
 }
 
 // built is the program under test, built once for all tests of the process.
-var built = sync.OnceValues(func() (string, error) {
-	bin := filepath.Join(folder, "catena")
+var built = sync.OnceValues(func() (string, error) { return build("catena", withRace) })
+
+// builtPlain is the program without the race detector, whose own memory is many times
+// that of the program.
+var builtPlain = sync.OnceValues(func() (string, error) { return build("catena-plain", false) })
+
+func build(name string, race bool) (string, error) {
+	bin := filepath.Join(folder, name)
 	args := []string{"build", "-o", bin}
-	if withRace {
+	if race {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "../cmd/catena")...).CombinedOutput()
@@ -53,7 +59,15 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", &exec.Error{Name: "go build: " + string(out), Err: err}
 	}
 	return bin, nil
-})
+}
+
+// plain is the program for tests of memory.
+func plain(t *testing.T) string {
+	t.Helper()
+	bin, err := builtPlain()
+	require.NoError(t, err)
+	return bin
+}
 
 func binary(t *testing.T) string {
 	t.Helper()

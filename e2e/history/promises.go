@@ -160,8 +160,9 @@ func Marks(outcome json.RawMessage) (serials []int64) {
 	return serials
 }
 
-// checkCommits wants each outcome to be of the newest execution of its step: the
-// older ones were those of workers that had been given up.
+// checkCommits wants each outcome to be of the execution of its step that began
+// last: the others were those of workers that had been given up. One of these may have been
+// suspended before it told the recorder, so their order is not that of the serials.
 func (c *checker) checkCommits() {
 	type place struct {
 		run     uuid.UUID
@@ -169,10 +170,12 @@ func (c *checker) checkCommits() {
 		item    string
 		attempt int
 	}
-	newest, known := map[place]int64{}, map[int64]Execution{}
+	newest, known := map[place]Execution{}, map[int64]Execution{}
 	for _, e := range c.record.Executions {
 		p := place{e.Run, e.Step, e.Item, e.Attempt}
-		newest[p] = max(newest[p], e.Serial)
+		if e.Began.After(newest[p].Began) {
+			newest[p] = e
+		}
 		known[e.Serial] = e
 	}
 	for _, commit := range c.record.Commits {
@@ -181,8 +184,8 @@ func (c *checker) checkCommits() {
 			c.report(P6, "run %s holds an outcome that the recorder knows of no execution of it (%d)", commit.Run, commit.Serial)
 			continue
 		}
-		if latest := newest[place{e.Run, e.Step, e.Item, e.Attempt}]; latest != commit.Serial {
-			c.report(P6, "run %s: the outcome of step %d%s is of execution %d, which execution %d had replaced", e.Run, e.Step, e.Item, commit.Serial, latest)
+		if latest := newest[place{e.Run, e.Step, e.Item, e.Attempt}]; latest.Began.After(e.Began) {
+			c.report(P6, "run %s: the outcome of step %d%s is of execution %d, which execution %d had replaced", e.Run, e.Step, e.Item, commit.Serial, latest.Serial)
 		}
 	}
 }
