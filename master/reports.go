@@ -113,6 +113,9 @@ func (p *process) enroll(before, epoch int64) {
 func (p *process) crashed(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if strings.HasPrefix(line, "{") {
+		return // a report that was cut off
+	}
 	if len(p.crash) < crashLines && !strings.HasPrefix(line, "/") && line != "runtime stack:" {
 		p.crash = append(p.crash, line[:min(len(line), 300)])
 	}

@@ -23,6 +23,8 @@ const (
 	// holds and has not touched, or has given back, and stacks of threads.
 	mappedSlack = 1 << 30
 	guardEvery  = 50 * time.Millisecond
+	// tellWithin is the time that the last words may take.
+	tellWithin = 100 * time.Millisecond
 )
 
 // hardLimit is the memory at which a worker is killed; 0: there is no limit.
@@ -69,8 +71,16 @@ func guardMemory(ctx context.Context, cfg configs.Config, log logrus.FieldLogger
 			continue
 		}
 		reason := fmt.Sprintf("uses %s of memory, the limit is %s", healthcheck.Mebibytes(rss), healthcheck.Mebibytes(uint64(cfg.Worker.MaxMemory)))
-		last(reason)
-		log.WithField("reason", reason).Error("this worker kills itself")
+		told := make(chan struct{})
+		go func() { // dies with the process
+			defer close(told)
+			last(reason)
+			log.WithField("reason", reason).Error("this worker kills itself")
+		}()
+		select {
+		case <-told:
+		case <-time.After(tellWithin):
+		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		return
 	}

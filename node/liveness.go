@@ -83,8 +83,20 @@ func (b *base) newLiveness(o Liveness, listener net.Listener, mux *http.ServeMux
 		}
 		l.server = mounted
 	}
+	if o.Aggregate == nil {
+		o.Aggregate = allOfSome
+	}
 	l.server.SetAggregate(o.Aggregate)
 	return l
+}
+
+// allOfSome wants all instances healthy, and at least one: a process that the
+// cluster has given up knows of none.
+func allOfSome(ctx context.Context, codes []int) (int, error) {
+	if len(codes) == 0 {
+		return healthcheck.Unhealthy, nil
+	}
+	return healthcheck.AllHealthy(ctx, codes)
 }
 
 // start serves until stop is called, which waits for the end.

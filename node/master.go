@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -145,7 +146,7 @@ func policy(cfg configs.Config) healthcheck.Policy {
 
 // cgroups gives each worker a cgroup of its own where that is possible.
 func cgroups(cfg configs.Config, log logrus.FieldLogger) *lifecycle.Cgroups {
-	if cfg.Master.Cgroups == "off" || cfg.Worker.MaxMemory == 0 || cfg.Master.Workers == 0 {
+	if cfg.Master.Cgroups == "off" || cfg.Worker.MaxMemory == 0 || max(cfg.Master.Workers, cfg.Master.MaxWorkers) == 0 {
 		return nil
 	}
 	c, err := lifecycle.NewCgroups()
@@ -175,7 +176,8 @@ func (m *masterNode) warnAboutRedis(ctx context.Context) {
 	}
 }
 
-// workerCommand starts this same binary as a worker. Its configuration goes
+// workerCommand starts this same binary as a worker, also when another one has
+// been put in its place meanwhile. Its configuration goes
 // through its standard input, so that secrets are in no argument and no file.
 func (m *masterNode) workerCommand(slot int, name string, o Options) *exec.Cmd {
 	binary, err := os.Executable()
@@ -187,6 +189,9 @@ func (m *masterNode) workerCommand(slot int, name string, o Options) *exec.Cmd {
 		args = append(args, "--shared-listeners", kinds)
 	}
 	cmd := exec.Command(binary, args...)
+	if runtime.GOOS == "linux" {
+		cmd.Path = "/proc/self/exe"
+	}
 	text, err := m.cfg.YAML()
 	if err != nil {
 		m.log.WithError(err).Error("cannot write the workers' configuration")
@@ -246,7 +251,7 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 
 // sayDrain tells whoever asked the master to end why it does not yet.
 func (m *masterNode) sayDrain(ctx context.Context) {
-	if m.cfg.Master.Workers == 0 {
+	if max(m.cfg.Master.Workers, m.cfg.Master.MaxWorkers) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -37,7 +38,11 @@ type reporter struct {
 	mu       sync.Mutex
 	registry prometheus.Gatherer // nil: there is none yet
 	file     *os.File
+	cut      bool // the last report was cut off
 }
+
+// reportWithin is how long a master that does not read may hold up a report, which is then lost.
+const reportWithin = time.Second
 
 func newReporter(supervised bool, log logrus.FieldLogger, gone context.CancelFunc) *reporter {
 	r := &reporter{gone: gone, log: log}
@@ -88,7 +93,19 @@ func (r *reporter) write(report master.Report) {
 	if r.file == nil {
 		return
 	}
-	if err := json.NewEncoder(r.file).Encode(report); err != nil {
+	text, err := json.Marshal(report)
+	if err != nil {
+		r.log.WithError(err).Error("cannot write a report")
+		return
+	}
+	if r.cut {
+		text = append([]byte{'\n'}, text...)
+	}
+	if err = r.file.SetWriteDeadline(time.Now().Add(reportWithin)); err == nil {
+		_, err = r.file.Write(append(text, '\n'))
+	}
+	r.cut = errors.Is(err, os.ErrDeadlineExceeded)
+	if err != nil && !r.cut {
 		r.gone()
 	}
 }

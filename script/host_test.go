@@ -171,7 +171,7 @@ func TestHTTPFailures(t *testing.T) {
 		"redirect loop":     {`await http.get(base + "/loop")`, host, `^http GET .*/loop: stopped after 10 redirects$`},
 		"no URL":            {`await http.get("not a url")`, host, `is not the URL of a web page`},
 		"file":              {`await http.get("file:///etc/passwd")`, host, `is not the URL of a web page`},
-		"credentials":       {`await http.get("http://u:secret@127.0.0.1:1/")`, "127.0.0.1", `^http GET http://u:xxxxx@127\.0\.0\.1:1/: .*connect`},
+		"credentials":       {`await http.get("http://u:secret@127.0.0.1:1/")`, "127.0.0.1", `^http GET http://127\.0\.0\.1:1/: .*connect`},
 		"nobody listens":    {`await http.get("http://127.0.0.1:1/")`, "127.0.0.1", `^http GET http://127\.0\.0\.1:1/: dial tcp`},
 		"timeout":           {`await http.get(base + "/slow", {timeout: 30})`, host, `^http GET .*/slow: no answer within 30ms$`},
 		"large response":    {`await http.get(base + "/big")`, host, `^http GET .*/big: the response is larger than 2 KiB$`},

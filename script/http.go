@@ -322,5 +322,12 @@ func (inv *invocation) fetchError(request *httpRequest, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s", request.timeout)
 	}
-	return fmt.Errorf("http %s %s: %w", request.method, request.url.Redacted(), err)
+	return fmt.Errorf("http %s %s: %w", request.method, address(request.url), err)
+}
+
+// address is what errors and traces tell of a URL: its query and its user may be secrets.
+func address(u *url.URL) string {
+	told := *u
+	told.User, told.RawQuery, told.Fragment = nil, "", ""
+	return told.String()
 }

@@ -2,7 +2,9 @@ package script
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/catena-run/catena/telemetry"
 )
@@ -14,10 +16,8 @@ func traceRequest(ctx context.Context, request *httpRequest) (context.Context, *
 	if span == nil {
 		return ctx, nil
 	}
-	address := *request.url
-	address.User, address.RawQuery, address.Fragment = nil, "", ""
 	span.Note("http.request.method", request.method)
-	span.Note("url.full", address.String())
+	span.Note("url.full", address(request.url))
 	span.Note("server.address", request.url.Hostname())
 	span.Count("server.port", int64(portOf(request.url)))
 	return ctx, span
@@ -27,6 +27,9 @@ func traceResponse(span *telemetry.Span, response *http.Response, err error) {
 	switch {
 	case span == nil:
 	case err != nil:
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // without the address, whose query is left out
+		}
 		span.Fail(telemetry.Redact(err.Error()))
 	default:
 		span.Count("http.response.status_code", int64(response.StatusCode))

@@ -47,7 +47,8 @@ type job struct {
 	calls     atomic.Int32    // of package code under way
 	listening atomic.Int32    // those that look at ctx.signal
 	revision  atomic.Pointer[prepared]
-	over      atomic.Bool // its ending was handed over, or nobody wants it
+	over      atomic.Bool               // its ending was handed over, or nobody wants it
+	limitAt   atomic.Pointer[time.Time] // when its time limit is over; nil: its code has not begun
 
 	mu       sync.Mutex
 	packages []usedPackage
@@ -144,6 +145,8 @@ func (j *job) attempt(ctx context.Context) *store.Ending {
 	if err != nil {
 		return j.settle(prepared, chain.Result{Outcome: task.Fail(err.Error())}, nil)
 	}
+	at := time.Now().Add(prepared.Timeout)
+	j.limitAt.Store(&at)
 	limit := time.AfterFunc(prepared.Timeout, func() { j.ask(errTimedOut, false) })
 	defer limit.Stop()
 	options := chain.Options{

@@ -32,11 +32,11 @@ func (w *Worker) Progress() (p Progress) {
 		return p // runs may wait for the database
 	}
 	for id, j := range s.live {
-		rev := j.revision.Load()
-		if rev == nil || rev.Timeout <= 0 {
-			continue
+		limit := j.limitAt.Load()
+		if limit == nil || j.over.Load() {
+			continue // it waits to begin, or for its end to be written
 		}
-		if late := time.Since(j.startedAt) - rev.Timeout; late > p.Late {
+		if late := time.Since(*limit); late > p.Late {
 			p.Late, p.LateRun = late, id
 		}
 	}
