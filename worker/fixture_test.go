@@ -129,6 +129,7 @@ type running struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error
+	made *worker.Worker
 
 	mu     sync.Mutex
 	epochs []int64
@@ -151,6 +152,7 @@ func (c *cluster) work(change func(*worker.Config, *worker.Deps, *script.Config)
 	deps.Scripts = engine
 	made, err := worker.New(cfg, deps)
 	require.NoError(c.t, err)
+	w.made = made
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
 	go func() {
