@@ -12,10 +12,12 @@ import (
 	"database/sql"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"path"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -56,16 +58,48 @@ func Hash() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
+// A step that finds its table locked for longer than the lock_timeout in its SQL
+// is tried again, with pauses in which those go on who queued behind it.
+const (
+	lockTries = 30
+	lockPause = time.Second
+)
+
 // Up brings the database to this binary's version. It waits for another Up on
-// the same database, up to five minutes; a newer database is left as it is.
+// the same database, up to five minutes, and about a minute and a half for tables that others
+// have locked; a newer database is left as it is.
 func Up(ctx context.Context, pool *pgxpool.Pool, log logrus.FieldLogger) error {
 	return with(pool, func(p *goose.Provider) error {
-		results, err := p.Up(ctx)
-		for _, r := range results {
-			log.WithFields(logrus.Fields{"version": r.Source.Version, "duration": r.Duration.String()}).Info("migration applied")
+		for try := 1; ; try++ {
+			results, err := p.Up(ctx)
+			var partial *goose.PartialError
+			if errors.As(err, &partial) {
+				results = partial.Applied
+			}
+			for _, r := range results {
+				log.WithFields(logrus.Fields{"version": r.Source.Version, "duration": r.Duration.String()}).Info("migration applied")
+			}
+			if !locked(err) {
+				return failed("cannot migrate the database up", err)
+			}
+			if try == lockTries {
+				return task.Errorf(task.CodeUnavailable, "cannot migrate the database up: a long transaction keeps a table locked: %w", err).
+					Fix("try again when no backup or long query reads the database; pg_stat_activity lists them")
+			}
+			log.WithError(err).Warn("the migration waits for a long transaction, such as that of a backup, and is tried again")
+			select {
+			case <-ctx.Done():
+				return failed("cannot migrate the database up", ctx.Err())
+			case <-time.After(lockPause):
+			}
 		}
-		return failed("cannot migrate the database up", err)
 	})
+}
+
+// locked reports whether a step got no lock in its time.
+func locked(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
 }
 
 // Down takes back the newest applied migration, with its data; nothing applied

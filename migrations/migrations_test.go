@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sirupsen/logrus"
@@ -136,6 +137,29 @@ func TestUpsAtOnceDoNotCollide(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, hook.AllEntries(), int(migrations.Version()), "each migration is applied once")
+}
+
+// A backup reads for as long as it takes: a migration lets others at the
+// tables meanwhile, and goes on when it is over.
+func TestUpWaitsForALongReader(t *testing.T) {
+	t.Parallel()
+	pool, log, hook := emptyDatabase(t)
+	require.NoError(t, migrations.Up(t.Context(), pool, log))
+	for range migrations.Version() - 5 {
+		require.NoError(t, migrations.Down(t.Context(), pool, log))
+	}
+	hook.Reset()
+	reader, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = reader.Exec(t.Context(), `LOCK TABLE runs IN ACCESS SHARE MODE`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- migrations.Up(t.Context(), pool, log) }()
+	require.Eventually(t, func() bool { return len(hook.AllEntries()) > 0 }, time.Minute, 10*time.Millisecond)
+	require.Equal(t, logrus.WarnLevel, hook.AllEntries()[0].Level)
+	require.NoError(t, reader.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.NoError(t, migrations.Check(t.Context(), pool))
 }
 
 // The previous binary goes on beside this one: what it sends must still be

@@ -107,6 +107,9 @@ func (s *Scheduler) announce(ctx context.Context, fired store.Fired) {
 	for outcome, n := range fired.Outcomes {
 		s.fires.WithLabelValues(string(outcome)).Add(float64(n))
 	}
+	for _, late := range fired.Lateness {
+		s.late.Observe(max(late, 0).Seconds())
+	}
 }
 
 // decide is called inside the store's transaction, so it only computes.
@@ -118,13 +121,7 @@ func (s *Scheduler) decide(due store.Due, now time.Time) store.Decision {
 			Error("a schedule cannot be read any more: it is flagged and fires no more")
 		return store.Decision{Fires: []task.Fire{skipped(due, err.Error())}, Invalid: err.Error()}
 	}
-	d := Decide(in, now)
-	for _, f := range d.Fires {
-		if f.Outcome == task.FireStarted {
-			s.late.Observe(max(now.Sub(f.DueAt), 0).Seconds())
-		}
-	}
-	return decided(in.Spec, d)
+	return decided(in.Spec, Decide(in, now))
 }
 
 func (s *Scheduler) toDecide(due store.Due) (Due, error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -341,6 +342,33 @@ func TestAStaleTermWritesNothing(t *testing.T) {
 	require.Zero(t, f.count(`SELECT count(*) FROM fires`))
 	require.Zero(t, f.count(`SELECT count(*) FROM runs`))
 	require.Equal(t, 1, f.count(`SELECT count(*) FROM schedule_due`))
+}
+
+func TestATurnThatIsRepeatedCountsOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.task("demo")
+	id := f.schedule("demo", "@every 1h", "allow-all")
+	f.catalogue()
+	f.exec(`CREATE SEQUENCE turns`) // it does not go back with a transaction
+	f.exec(`CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF nextval('turns') < 3 THEN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END IF; RETURN NULL; END $$`)
+	f.exec(`CREATE TRIGGER collide AFTER INSERT ON fires FOR EACH STATEMENT EXECUTE FUNCTION collide()`)
+	f.due(id)
+	f.fire()
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM fires`))
+	require.Equal(t, 3, f.count(`SELECT last_value FROM turns`))
+	registry := prometheus.NewRegistry()
+	require.NoError(t, registry.Register(f.Metrics()))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == "catena_schedule_lateness_seconds" {
+			require.EqualValues(t, 1, family.GetMetric()[0].GetHistogram().GetSampleCount())
+			return
+		}
+	}
+	t.Fatal("no metric")
 }
 
 // due puts the schedule's next due time to the newest whole second.

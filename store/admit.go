@@ -557,7 +557,7 @@ func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, hom
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
 	if len(holders) > 0 {
 		batch.Queue(`INSERT INTO holds (run, scope, key) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
-			ON CONFLICT (run, scope) DO UPDATE SET key = excluded.key`, holders, scopes, keys)
+			ON CONFLICT (run, scope) DO UPDATE SET key = excluded.key, taken_at = excluded.taken_at`, holders, scopes, keys)
 	}
 	uses.queue(batch)
 	return tx.SendBatch(ctx, batch).Close()

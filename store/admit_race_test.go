@@ -65,7 +65,7 @@ func TestLimitsUnderEightWorkers(t *testing.T) {
 	}{
 		"many wait":       {rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}},
 		"most start":      {free: true},
-		"most, by tokens": {rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}, free: true},
+		"some, by tokens": {rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}, free: true},
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); limitsUnderEightWorkers(t, c.rate, c.free) })
 	}
@@ -139,7 +139,7 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 	group.Wait()
 	require.Len(t, ids, half)
 	t.Logf("%d of %d runs started without a turn", started.Load(), len(all))
-	if free {
+	if free && rate == nil { // with two limits none starts while another of the task waits
 		require.Positive(t, started.Load())
 	}
 	require.Empty(t, r.over, "more runs of these keys than places")

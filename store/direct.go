@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"time"
@@ -20,10 +21,15 @@ import (
 //
 // Whoever counts and takes holds the lock of the task until its commit, a turn
 // for all tasks that it looks at, so that a count is never too low. An insertion
-// waits for the lock only for a moment: without it its runs wait in ready, as ever.
+// wants no lock for what others wait for already, and waits for its locks only for a
+// moment: without them its runs wait in ready, as ever.
 
-// directPatience is how long an insertion waits for the locks of its tasks.
-const directPatience = "500ms"
+// Bounds of what one insertion starts at once; the rest is left to the leader.
+const (
+	directPatience = 100 * time.Millisecond // for all its locks together
+	directTasks    = 50                     // tasks, each of them a lock
+	directPlaces   = 1000                   // of a limit: they are counted under the lock
+)
 
 // candidate is a run of an insertion that may start at once.
 type candidate struct {
@@ -39,12 +45,16 @@ type candidate struct {
 func taskLocks(names []string) []int64 {
 	locks := make([]int64, len(names))
 	for i, name := range names {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte("catena limits of " + name)) // never fails
-		locks[i] = int64(h.Sum64())
+		locks[i] = taskLock(name)
 	}
 	slices.Sort(locks)
 	return slices.Compact(locks)
+}
+
+func taskLock(name string) int64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("catena limits of " + name)) // never fails
+	return int64(h.Sum64())
 }
 
 // lockTasks locks one after the other, in the order given: a function in the
@@ -64,17 +74,16 @@ func (p *insertion) wait(run NewRun, keys LimitKeys) {
 // admit lets candidates start, as far as places, tokens and room allow. The
 // groups take turns, as they do in the turns of the leader.
 func (p *insertion) admit(ctx context.Context, tx pgx.Tx) error {
-	p.candidates = slices.DeleteFunc(p.candidates, func(c candidate) bool { return p.view.lanes[p.view.tasks[c.task].lane].direct() == 0 })
-	if len(p.candidates) == 0 {
+	look := newDirectLook(p)
+	if len(look.list) == 0 {
 		return nil
 	}
-	look := newDirectLook(p)
-	if locked, err := look.read(ctx, tx); err != nil || !locked {
+	if err := look.read(ctx, tx); err != nil {
 		return err
 	}
-	slices.SortStableFunc(p.candidates, func(a, b candidate) int { return a.round - b.round })
+	slices.SortStableFunc(look.list, func(a, b candidate) int { return a.round - b.round })
 	granted := map[int]bool{}
-	for _, c := range p.candidates {
+	for _, c := range look.list {
 		info := p.view.tasks[c.task]
 		place, token := look.of(c)
 		room := p.view.lanes[info.lane].direct()
@@ -143,32 +152,50 @@ func (p *insertion) queueGranted(batch *pgx.Batch) {
 	uses.queue(batch)
 }
 
-// directLook is what the candidates of an insertion find under the locks.
+// directLook is what the candidates of an insertion find.
 type directLook struct {
 	tasks   map[string]taskInfo
-	names   []string
+	list    []candidate // those that may still start
 	places  placeSet
-	blocked map[string]bool // groups of which runs wait already
-	waiting map[string]bool // lanes in which limited runs wait
-	list    []candidate
+	blocked map[string]bool     // groups of which runs wait already
+	waiting map[string]bool     // lanes in which limited runs wait
+	crowded map[string][]string // tasks of which limited runs wait, with the lanes
 }
 
+// newDirectLook takes up the candidates that may start, of the first tasks.
 func newDirectLook(p *insertion) *directLook {
-	look := &directLook{tasks: p.view.tasks, places: placeSet{}, blocked: map[string]bool{}, waiting: map[string]bool{}, list: p.candidates}
-	for _, c := range look.list {
-		look.names = append(look.names, c.task)
-		limits := look.tasks[c.task].limits // a key is there only with its limit
-		if key := c.keys.Concurrency; key != nil {
-			look.places.limited(placeKey{limitScope(c.task), *key}, limits.Concurrency.Limit)
+	look := &directLook{tasks: p.view.tasks, places: placeSet{}, blocked: map[string]bool{}}
+	taken := map[string]bool{}
+	for _, c := range p.candidates {
+		info := look.tasks[c.task]
+		_, known := taken[c.task]
+		if !known && len(taken) < directTasks {
+			known = true
+			taken[c.task] = p.view.lanes[info.lane].direct() > 0 && countable(info.limits)
 		}
-		if key := c.keys.Rate; key != nil {
-			look.places.limited(placeKey{c.task, *key}, limits.Rate.Limit)
+		if known && taken[c.task] {
+			look.list = append(look.list, c)
 		}
 	}
-	slices.Sort(look.names)
-	look.names = slices.Compact(look.names)
 	return look
 }
+
+// countable says whether few enough places and tokens are to be counted.
+func countable(limits task.Limits) bool {
+	return (limits.Concurrency == nil || limits.Concurrency.Limit <= directPlaces) && (limits.Rate == nil || limits.Rate.Limit <= directPlaces)
+}
+
+// names are the tasks of the candidates.
+func (l *directLook) names() []string {
+	names := make([]string, len(l.list))
+	for i, c := range l.list {
+		names[i] = c.task
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (l *directLook) drop(gone func(candidate) bool) { l.list = slices.DeleteFunc(l.list, gone) }
 
 // of returns what the candidate needs; nil: it needs no such thing.
 func (l *directLook) of(c candidate) (place, token *places) {
@@ -181,60 +208,147 @@ func (l *directLook) of(c candidate) (place, token *places) {
 	return place, token
 }
 
-// read takes the locks and counts; false means that somebody else has them.
-func (l *directLook) read(ctx context.Context, tx pgx.Tx) (locked bool, err error) {
-	lanes := make([]string, len(l.names))
-	for i, name := range l.names {
-		lanes[i] = l.tasks[name].lane
-	}
-	var crowded []string // tasks of which limited runs wait
+// read looks for waiting runs, takes the locks of the tasks that are left, and
+// counts. Candidates that must wait leave the list.
+func (l *directLook) read(ctx context.Context, tx pgx.Tx) error {
+	free := false // of a turn of an older binary
 	batch := &pgx.Batch{}
+	batch.Queue(keepIndexes)
+	batch.Queue(`SELECT pg_try_advisory_xact_lock_shared($1)`, int64(admitLock)).QueryRow(func(row pgx.Row) error { return row.Scan(&free) })
+	if err := l.readWaiting(ctx, tx, batch); err != nil {
+		return err
+	}
+	if !free {
+		l.list = nil
+	}
+	if len(l.list) == 0 {
+		return nil
+	}
+	locks := taskLocks(l.names())
+	each := max(directPatience/time.Duration(len(locks)), time.Millisecond)
+	batch = &pgx.Batch{}
 	batch.Queue(`SAVEPOINT locks`)
-	batch.Queue(`SET LOCAL lock_timeout = '` + directPatience + `'`)
-	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(admitLock))
-	batch.Queue(lockTasks, taskLocks(l.names))
+	batch.Queue(fmt.Sprintf(`SET LOCAL lock_timeout = '%dms'`, each.Milliseconds()))
+	batch.Queue(lockTasks, locks)
 	batch.Queue(`SET LOCAL lock_timeout TO DEFAULT`)
 	batch.Queue(`RELEASE SAVEPOINT locks`)
-	batch.Queue(keepIndexes)
-	batch.Queue(`SELECT i.task, i.lane, EXISTS (SELECT 1 FROM ready r WHERE r.hold = 'limited' AND r.lane = i.lane AND r.task = i.task)
-		FROM unnest($1::text[], $2::text[]) AS i(task, lane)
-		WHERE EXISTS (SELECT 1 FROM ready r WHERE r.hold = 'limited' AND r.lane = i.lane)`, l.names, lanes).Query(func(rows pgx.Rows) error {
-		var name, lane string
-		var itself bool
-		_, err := pgx.ForEachRow(rows, []any{&name, &lane, &itself}, func() error {
-			l.waiting[lane] = true
-			if itself {
-				crowded = append(crowded, name)
-			}
-			return nil
-		})
+	err := l.readPlaces(ctx, tx, batch)
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "55P03" { // lock_not_available
+		return err
+	}
+	if err := l.tryLocks(ctx, tx, locks); err != nil || len(l.list) == 0 {
+		return err
+	}
+	return l.readPlaces(ctx, tx, &pgx.Batch{})
+}
+
+// tryLocks takes those locks that are free, after the patience was in vain.
+func (l *directLook) tryLocks(ctx context.Context, tx pgx.Tx, locks []int64) error {
+	if _, err := tx.Exec(ctx, `ROLLBACK TO SAVEPOINT locks`); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `SELECT k FROM unnest($1::bigint[]) AS k WHERE pg_try_advisory_xact_lock(k)`, locks)
+	if err != nil {
+		return err
+	}
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	l.drop(func(c candidate) bool { return !slices.Contains(locked, taskLock(c.task)) })
+	return err
+}
+
+// readPlaces counts what the limits leave, under the locks. A task that was
+// changed since the insertion read it is left to the leader: its limits may be lower now.
+func (l *directLook) readPlaces(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) error {
+	clear(l.places)
+	for _, c := range l.list {
+		limits := l.tasks[c.task].limits // a key is there only with its limit
+		if key := c.keys.Concurrency; key != nil {
+			l.places.limited(placeKey{limitScope(c.task), *key}, limits.Concurrency.Limit)
+		}
+		if key := c.keys.Rate; key != nil {
+			l.places.limited(placeKey{c.task, *key}, limits.Rate.Limit)
+		}
+	}
+	names := l.names()
+	revisions := make([]int64, len(names))
+	for i, name := range names {
+		revisions[i] = l.tasks[name].revision
+	}
+	var changed []string
+	batch.Queue(changedTasks, names, revisions).Query(func(rows pgx.Rows) (err error) {
+		changed, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
 	l.places.queueCounts(batch)
-	err = tx.SendBatch(ctx, batch).Close()
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "55P03" { // lock_not_available
-		_, err = tx.Exec(ctx, `ROLLBACK TO SAVEPOINT locks`)
-		return false, err
+	if err := l.readWaiting(ctx, tx, batch); err != nil {
+		return err
 	}
-	if err != nil || len(crowded) == 0 {
-		return err == nil, err
-	}
-	return true, l.readWaiting(ctx, tx, crowded)
+	l.drop(func(c candidate) bool { return slices.Contains(changed, c.task) })
+	return nil
 }
+
+const changedTasks = `SELECT i.task FROM unnest($1::text[], $2::bigint[]) AS i(task, revision)
+	WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.name = i.task AND t.revision = i.revision AND NOT t.paused)`
 
 // keepIndexes is orderedScans in one statement.
 const keepIndexes = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
 	set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 
-// readWaiting finds the groups of which runs wait already.
-func (l *directLook) readWaiting(ctx context.Context, tx pgx.Tx, crowded []string) error {
+// waitingTasks walks the lanes in which limited runs wait, by index jumps.
+const waitingTasks = `
+	WITH RECURSIVE l AS (
+		(SELECT lane FROM ready WHERE hold = 'limited' ORDER BY lane LIMIT 1)
+		UNION ALL
+		SELECT (SELECT r.lane FROM ready r WHERE r.hold = 'limited' AND r.lane > l.lane ORDER BY r.lane LIMIT 1) FROM l WHERE l.lane IS NOT NULL
+	)
+	SELECT l.lane, ARRAY(SELECT t FROM unnest($1::text[]) AS t WHERE EXISTS (SELECT FROM ready r WHERE r.hold = 'limited' AND r.lane = l.lane AND r.task = t))
+	FROM l WHERE l.lane IS NOT NULL`
+
+// readWaiting sends the batch and looks which runs wait before the candidates,
+// in whichever lane. Where runs of a task have two limits, one that waits for the one may be
+// overtaken at the other by a run of another group, so that none of the task starts.
+func (l *directLook) readWaiting(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) error {
+	l.waiting, l.crowded = map[string]bool{}, map[string][]string{}
+	batch.Queue(waitingTasks, l.names()).Query(func(rows pgx.Rows) error {
+		var lane string
+		var names []string
+		_, err := pgx.ForEachRow(rows, []any{&lane, &names}, func() error {
+			l.waiting[lane] = true
+			for _, name := range names {
+				l.crowded[name] = append(l.crowded[name], lane)
+			}
+			return nil
+		})
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil || len(l.crowded) == 0 {
+		return err
+	}
+	l.drop(func(c candidate) bool {
+		return c.keys.Rate != nil && c.keys.Concurrency != nil && l.crowded[c.task] != nil
+	})
+	if err := l.readGroups(ctx, tx); err != nil {
+		return err
+	}
+	l.drop(func(c candidate) bool { return l.blocked[c.group] })
+	return nil
+}
+
+// readGroups finds the groups of which runs wait already.
+func (l *directLook) readGroups(ctx context.Context, tx pgx.Tx) error {
 	var lanes, names, joined, groups []string
 	for _, c := range l.list {
-		if c.round == 0 && slices.Contains(crowded, c.task) {
-			lanes, names = append(lanes, l.tasks[c.task].lane), append(names, c.task)
+		if c.round > 0 {
+			continue
+		}
+		for _, lane := range l.crowded[c.task] {
+			lanes, names = append(lanes, lane), append(names, c.task)
 			joined, groups = append(joined, c.keys.joined()), append(groups, c.group)
 		}
+	}
+	if len(groups) == 0 {
+		return nil
 	}
 	// LIMIT keeps the planner from joining all with all.
 	rows, err := tx.Query(ctx, `SELECT i.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i(lane, task, keys, n)

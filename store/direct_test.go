@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"hash/fnv"
 	"testing"
 	"time"
 
@@ -121,4 +123,119 @@ func TestAnInsertionOfManyKinds(t *testing.T) {
 			require.Equal(t, task.StateQueued, run.State)
 		}
 	}
+}
+
+// A run waits for the place of its key; whoever comes with another key must not
+// take the token that it needs as well.
+func TestNobodyIsOvertakenAtTheSecondLimit(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}"},
+		Rate: &task.Rate{Limit: 100, Per: task.Duration(time.Hour), Key: "${params.k}"}})
+	f.worker()
+	f.ask("a", "b")
+	require.Len(t, f.direct, 2)
+	f.ask("a")
+	f.ask("c")
+	require.Len(t, f.direct, 2)
+	require.EqualValues(t, 1, f.waiting("c"))
+	require.Len(t, f.admit(), 3, "the leader starts it")
+}
+
+func TestNobodyIsOvertakenFromAnotherLane(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}"}})
+	f.worker()
+	f.ask("a", "a")
+	f.exec(`UPDATE ready SET lane = 'suspect:default'`)
+	f.exec(`DELETE FROM holds`)
+	f.ask("a", "b")
+	require.Len(t, f.direct, 2, "the first of a, and b")
+	require.EqualValues(t, 2, f.waiting("a"))
+}
+
+func TestOnlyLimitsThatAreSoonCountedStartAtOnce(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1001, Key: "${params.k}"}})
+	f.worker()
+	f.ask("a")
+	require.Empty(t, f.direct)
+	require.Len(t, f.admit(), 1)
+	f.limit(task.Definition{Concurrency: &task.Concurrency{Limit: 1000, Key: "${params.k}"}})
+	f.ask("a")
+	require.Len(t, f.direct, 1)
+}
+
+// demos makes tasks of one place each and returns a run of each.
+func (f *fixture) demos(n int) (runs []store.NewRun) {
+	f.t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("task%02d", i)
+		f.apply(task.Definition{Name: name, Chain: json.RawMessage(`["nop"]`), Concurrency: &task.Concurrency{Limit: 1}})
+		runs = append(runs, store.NewRun{Task: name})
+	}
+	f.worker()
+	f.exec(`UPDATE workers SET slots = 100`)
+	return runs
+}
+
+func TestAnInsertionTakesFewLocks(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	_, parcels, err := f.InsertRuns(context.Background(), f.demos(53))
+	require.NoError(t, err)
+	require.Len(t, parcels, 50)
+	require.Len(t, f.admit(), 3, "the leader starts the rest")
+}
+
+// lockTask takes the lock of the task elsewhere until the function is called.
+func (f *fixture) lockTask(name string) (unlock func()) {
+	f.t.Helper()
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte("catena limits of " + name)) // never fails
+	conn, err := f.Pool().Acquire(context.Background())
+	require.NoError(f.t, err)
+	_, err = conn.Exec(context.Background(), `SELECT pg_advisory_lock($1)`, int64(hash.Sum64()))
+	require.NoError(f.t, err)
+	return func() {
+		_, err := conn.Exec(context.Background(), `SELECT pg_advisory_unlock_all()`)
+		require.NoError(f.t, err)
+		conn.Release()
+	}
+}
+
+func TestOneLockedTaskDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	runs := f.demos(20)
+	unlock := f.lockTask("task07")
+	accepted, parcels, err := f.InsertRuns(context.Background(), runs)
+	unlock()
+	require.NoError(t, err)
+	require.Len(t, parcels, 19)
+	require.Equal(t, task.StateQueued, f.run(accepted[7].ID).State)
+	require.Len(t, f.admit(), 1)
+}
+
+// An insertion knows the limits from before it has the lock.
+func TestALimitThatIsLoweredMeanwhileHolds(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, perKey)
+	f.worker()
+	f.ask("a")
+	require.Len(t, f.direct, 1)
+	unlock := f.lockTask("limited")
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := f.InsertRuns(context.Background(), []store.NewRun{{Task: "limited", Params: json.RawMessage(`{"k":"a"}`)}})
+		done <- err
+	}()
+	require.Eventually(t, func() bool { // it waits, or its patience has ended
+		return len(done) > 0 || f.scalar(`SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+			WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted`) > 0
+	}, 10*time.Second, time.Millisecond)
+	f.limit(task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}"}})
+	unlock()
+	require.NoError(t, <-done)
+	require.EqualValues(t, 1, f.waiting("a"))
+	require.EqualValues(t, 1, f.holds())
 }

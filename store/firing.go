@@ -222,6 +222,9 @@ func (f *firing) fired(taken int) Fired {
 	out.Runs, out.Parcels = len(f.runs.ids), f.runs.parcels()
 	for _, row := range f.fires {
 		out.Outcomes[row.Outcome] += row.Count
+		if row.Outcome == task.FireStarted {
+			out.Lateness = append(out.Lateness, row.FiredAt.Sub(row.DueAt))
+		}
 	}
 	return out
 }

@@ -95,7 +95,7 @@ func rejectFires(ctx context.Context, tx pgx.Tx, f *firing, keys []LimitKeys, sk
 
 // occupied counts the runs under way and those about to start, up to the limit.
 const occupied = `
-	SELECT (SELECT count(*) FROM holds WHERE scope = $1 AND key = $2)
+	SELECT (SELECT count(*) FROM (SELECT 1 FROM holds WHERE scope = $1 AND key = $2 LIMIT $6) h)
 		+ (SELECT count(*) FROM (SELECT 1 FROM ready WHERE hold = 'limited' AND lane = $3 AND task = $4 AND limit_keys = $5 LIMIT $6) w)`
 
 // joined is what ready.limit_keys says of these keys.

@@ -119,6 +119,17 @@ func TestSweepRemovesWhatEndedRunsLeft(t *testing.T) {
 	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM holds h JOIN cancels c USING (run) WHERE run = $1`, live.ID))
 }
 
+// A place that an older binary left behind is the run's own once it goes again.
+func TestSweepSparesAPlaceThatIsTakenAnew(t *testing.T) {
+	t.Parallel()
+	f := openLimited(t, perKey)
+	id := f.ask("a")[0] // no worker yet
+	f.exec(`INSERT INTO holds (run, scope, key, taken_at) VALUES ($1, 'limit:limited', 'b', clock_timestamp() - interval '2 minutes')`, id)
+	f.worker()
+	require.Len(t, f.admit(), 1)
+	require.EqualValues(t, 1, f.scalar(`SELECT count(*) FROM holds WHERE key = 'a' AND taken_at > clock_timestamp() - interval '1 minute'`))
+}
+
 func TestAStaleTermChecksNoCalendar(t *testing.T) {
 	t.Parallel()
 	f := open(t)

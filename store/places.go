@@ -32,22 +32,23 @@ func (s placeSet) limited(k placeKey, limit int) *places {
 
 // queueCounts counts what is taken. The lock of each task must be held.
 func (s placeSet) queueCounts(batch *pgx.Batch) {
-	var scopes, held, tasks, rated []string
-	for k := range s {
-		if isLimitScope(k.scope) {
-			scopes, held = append(scopes, k.scope), append(held, k.key)
-		} else {
-			tasks, rated = append(tasks, k.scope), append(rated, k.key)
-		}
-	}
-	for _, q := range []struct {
-		sql          string
+	type count struct {
 		scopes, keys []string
-	}{{countHolds, scopes, held}, {countTokens, tasks, rated}} {
-		if len(q.keys) == 0 {
+		limits       []int64
+	}
+	var holds, tokens count
+	for k, p := range s {
+		c := &tokens
+		if isLimitScope(k.scope) {
+			c = &holds
+		}
+		c.scopes, c.keys, c.limits = append(c.scopes, k.scope), append(c.keys, k.key), append(c.limits, int64(p.limit))
+	}
+	for sql, c := range map[string]count{countHolds: holds, countTokens: tokens} {
+		if len(c.keys) == 0 {
 			continue
 		}
-		batch.Queue(q.sql, q.scopes, q.keys).Query(func(rows pgx.Rows) error {
+		batch.Queue(sql, c.scopes, c.keys, c.limits).Query(func(rows pgx.Rows) error {
 			var k placeKey
 			var used int
 			_, err := pgx.ForEachRow(rows, []any{&k.scope, &k.key, &used}, func() error { s[k].free -= used; return nil })
@@ -56,14 +57,15 @@ func (s placeSet) queueCounts(batch *pgx.Batch) {
 	}
 }
 
+// Neither counts further than the limit.
 const countHolds = `
-	SELECT i.scope, i.key, (SELECT count(*) FROM holds h WHERE h.scope = i.scope AND h.key = i.key)
-	FROM unnest($1::text[], $2::text[]) AS i(scope, key)`
+	SELECT i.scope, i.key, (SELECT count(*) FROM (SELECT FROM holds h WHERE h.scope = i.scope AND h.key = i.key LIMIT i.most) f)
+	FROM unnest($1::text[], $2::text[], $3::bigint[]) AS i(scope, key, most)`
 
 const countTokens = `
-	SELECT i.task, i.key, (SELECT coalesce(sum(u.tokens), 0) FROM rate_uses u
-		WHERE u.task = i.task AND u.key = i.key AND u.back_at > (SELECT clock_timestamp()))
-	FROM unnest($1::text[], $2::text[]) AS i(task, key)`
+	SELECT i.task, i.key, (SELECT coalesce(sum(f.tokens), 0) FROM (SELECT u.tokens FROM rate_uses u
+		WHERE u.task = i.task AND u.key = i.key AND u.back_at > (SELECT clock_timestamp()) AND u.tokens > 0 LIMIT i.most) f)
+	FROM unnest($1::text[], $2::text[], $3::bigint[]) AS i(task, key, most)`
 
 // A task's name has no colon, so that the two kinds of scopes differ.
 func isLimitScope(scope string) bool { return len(scope) > 6 && scope[:6] == "limit:" }

@@ -99,11 +99,15 @@ func TestPlansOfTheRareStatements(t *testing.T) {
 	_, err = s.Claim(ctx, 1, parcels[0].ID, parcels[0].DispatchNo)
 	require.NoError(t, err)
 
+	_, err = s.pool.Exec(ctx, `INSERT INTO holds (run, scope, key, taken_at) VALUES ($1, 'limit:demo', '*', '2026-01-01')`, child[0].ID)
+	require.NoError(t, err)
+
 	one := fmt.Sprintf("'{%s}', '%s', '%s'", child[0].ID, child[0].ID, child[0].ID)
 	for name, st := range map[string]struct{ sql, args string }{
 		"above": {levelsAbove, one + ", 20"},
 		"kill":  {killWorker, "1, 'memory'"},
 		"ended": {endedRuns, one},
+		"holds": {sweptHolds, one},
 	} {
 		plan := explain(ctx, t, s, name, st.sql, st.args)
 		touched := 0

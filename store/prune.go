@@ -53,9 +53,9 @@ const endedRuns = `SELECT i.id FROM unnest($1::uuid[]) AS i(id)
 // requests, and holds where a binary that knows no limits has ended the run.
 func sweepEnded(ctx context.Context, tx pgx.Tx) error {
 	for _, kind := range []struct{ find, remove string }{
-		{`SELECT run FROM cancels WHERE run > $1 ORDER BY run LIMIT $2`, `DELETE FROM cancels WHERE run = ANY($1)`},
+		{`SELECT run FROM cancels WHERE run > $1 ORDER BY run LIMIT $2`, sweptCancels},
 		{`SELECT DISTINCT run FROM holds WHERE run > $1 AND taken_at < (SELECT clock_timestamp() - interval '1 minute') ORDER BY run LIMIT $2`,
-			`DELETE FROM holds WHERE run = ANY($1)`},
+			sweptHolds},
 	} {
 		var after uuid.UUID
 		for range sweepPages {
@@ -73,10 +73,13 @@ func sweepEnded(ctx context.Context, tx pgx.Tx) error {
 			if err != nil {
 				return err
 			}
-			if len(over) > 0 {
-				if _, err := tx.Exec(ctx, kind.remove, over); err != nil {
-					return err
-				}
+			err = daily(over, func(ids []uuid.UUID) error {
+				low, high := bounds(ids)
+				_, err := tx.Exec(ctx, kind.remove, ids, low, high)
+				return err
+			})
+			if err != nil {
+				return err
 			}
 			if !full {
 				break
@@ -85,6 +88,15 @@ func sweepEnded(ctx context.Context, tx pgx.Tx) error {
 	}
 	return nil
 }
+
+// A run that had ended may go again by now, and has then taken its place anew:
+// both are looked at again, the place behind the lock on its row.
+const (
+	stillEnded = ` AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = x.run AND r.id = ANY ($1) AND r.id BETWEEN $2 AND $3 AND r.finished_at IS NULL)`
+
+	sweptCancels = `DELETE FROM cancels x WHERE x.run = ANY ($1)` + stillEnded
+	sweptHolds   = `DELETE FROM holds x WHERE x.run = ANY ($1) AND x.taken_at < (SELECT clock_timestamp() - interval '1 minute')` + stillEnded
+)
 
 // Sweep removes a bounded number of what is of no more use: answered cancel
 // requests, expired keys, workers that ended a week ago and audit rows older
@@ -135,12 +147,14 @@ func (s *Store) PruneRevisions(ctx context.Context, term int64) (more bool, err 
 	if err != nil || oldest.IsZero() {
 		return false, err
 	}
+	last := int64(0)         // next time from the beginning
+	after := s.pruned.Load() // so that revisions that children keep stand in nobody's way
 	err = s.inTx(ctx, "prune revisions", func(tx pgx.Tx) error {
-		more = false
+		more, last = false, 0
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, replacedRevisions, oldest.Add(-pruneMargin), pruneBatch)
+		rows, err := tx.Query(ctx, replacedRevisions, oldest.Add(-pruneMargin), pruneBatch, after)
 		if err != nil {
 			return err
 		}
@@ -149,21 +163,26 @@ func (s *Store) PruneRevisions(ctx context.Context, term int64) (more bool, err 
 			return err
 		}
 		if len(replaced) > 0 { // else the runs need not be read
-			tag, err := tx.Exec(ctx, `DELETE FROM task_revisions WHERE id = ANY($1)
+			_, err := tx.Exec(ctx, `DELETE FROM task_revisions WHERE id = ANY($1)
 				AND id NOT IN (SELECT c.revision FROM runs c WHERE c.parent IS NOT NULL AND c.revision = ANY($1))`, replaced)
 			if err != nil {
 				return err
 			}
-			more = len(replaced) == pruneBatch && tag.RowsAffected() > 0
+		}
+		if more = len(replaced) == pruneBatch; more {
+			last = replaced[len(replaced)-1]
 		}
 		_, err = tx.Exec(ctx, `DELETE FROM task_costs c WHERE NOT EXISTS (SELECT 1 FROM task_revisions r WHERE r.id = c.revision)`)
 		return err
 	})
+	if err == nil {
+		s.pruned.Store(last)
+	}
 	return more, err
 }
 
 const replacedRevisions = `SELECT r.id FROM task_revisions r
-	WHERE EXISTS (SELECT 1 FROM task_revisions n WHERE n.task = r.task AND n.id > r.id AND n.created_at < $1)
+	WHERE r.id > $3 AND EXISTS (SELECT 1 FROM task_revisions n WHERE n.task = r.task AND n.id > r.id AND n.created_at < $1)
 		AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.revision = r.id) ORDER BY r.id LIMIT $2`
 
 // oldestRuns returns where the oldest partition of runs begins.

@@ -60,3 +60,32 @@ func TestRevisionsThatNoRunHasAreRemoved(t *testing.T) {
 	_, err = f.PruneRevisions(ctx, f.term-1)
 	require.Error(t, err, "an earlier leader removes nothing")
 }
+
+// Revisions that children keep fill more than one turn.
+func TestRevisionsBehindThoseThatAreKeptAreRemoved(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	ctx := context.Background()
+	first := f.scalar(`SELECT revision FROM tasks WHERE name = 'demo'`)
+	for _, note := range []string{"last", "now"} {
+		f.exec(`INSERT INTO task_revisions SELECT (r).* FROM (SELECT jsonb_populate_record(t, jsonb_build_object('id', nextval('task_revision_ids'))) AS r
+			FROM task_revisions t, generate_series(1, 10000) WHERE t.id = $1 AND $2 = 'last') s`, first, note)
+		f.exec(`UPDATE tasks SET params = json_build_object('note', $1::text) WHERE name = 'demo'`, note)
+	}
+	f.exec(`UPDATE task_revisions SET created_at = clock_timestamp() - interval '100 days'`)
+	ids, _ := f.submit(1)
+	f.exec(`INSERT INTO runs SELECT (r).* FROM (SELECT jsonb_populate_record(o, jsonb_build_object('id', uuid_in(overlay(overlay(o.id::text
+			placing lpad(to_hex(t.id), 8, '0') from 29) placing 'ffff' from 20)::cstring), 'revision', t.id, 'parent', o.id)) AS r
+		FROM runs o, task_revisions t WHERE o.id = $1 AND t.id BETWEEN $2 AND $2 + 10000) s`, ids[0], first)
+	turns := 0
+	for more := true; more; turns++ {
+		var err error
+		more, err = f.PruneRevisions(ctx, f.term)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 2, turns)
+	require.EqualValues(t, 10_002, f.scalar(`SELECT count(*) FROM task_revisions`), "without the one that no run has")
+	more, err := f.PruneRevisions(ctx, f.term)
+	require.NoError(t, err)
+	require.True(t, more, "from the beginning")
+}

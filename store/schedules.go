@@ -191,6 +191,7 @@ type Fired struct {
 	Runs     int
 	Parcels  []Parcel // to enqueue
 	Outcomes map[task.FireOutcome]int64
+	Lateness []time.Duration // of each due time whose run was started
 }
 
 // errNoDay says that the ledger lacks the partition of a day.

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -50,6 +51,7 @@ type Store struct {
 	days  *daySet // partitions of fires known to exist
 
 	admission admission
+	pruned    atomic.Int64 // the revision up to which PruneRevisions has looked
 }
 
 // Open connects and pings. The caller closes the store.

@@ -1,5 +1,8 @@
 -- +goose Up
 
+-- Who waits behind a long reader lets nobody else at the table: rather try again.
+SET LOCAL lock_timeout = '2s';
+
 -- Which of its master's places the worker fills; null: it was started alone, or by
 -- a master that does not tell.
 ALTER TABLE workers

@@ -1,5 +1,8 @@
 -- +goose Up
 
+-- Who waits behind a long reader lets nobody else at the table: rather try again.
+SET LOCAL lock_timeout = '2s';
+
 -- A token is written, gets its window at the claim and is deleted: back_at in no
 -- index, and half-full pages, make the second of them an update in place (HOT).
 CREATE INDEX rate_uses_of_key ON rate_uses (task, key);
