@@ -130,7 +130,8 @@ func readItem(s task.Source, text json.RawMessage) (store.NewItem, error) {
 		return item, fmt.Errorf(".key %q %s", excerpt([]byte(item.Key)), problem)
 	}
 	if err := readWork(s, l, &item); err != nil {
-		item.Refused = err.Error()
+		// Nothing is kept of it: run once more, it must not become other work.
+		item = store.NewItem{Key: item.Key, Refused: err.Error()}
 	}
 	return item, nil
 }

@@ -393,19 +393,21 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 	return taken, err
 }
 
-// storedItems reads what items that are to be run once more consist of.
+// storedItems reads what items that are to be run once more consist of. One that
+// names no work is refused once more, for the same reason.
 func (s *Store) storedItems(ctx context.Context, turn SourceTurn, keys []string) ([]itemStart, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	rows, err := s.pool.Query(ctx, `SELECT key, attempt, CASE WHEN chain IS NULL THEN task ELSE '' END, params::text, chain::text, priority FROM source_items
+	rows, err := s.pool.Query(ctx, `SELECT key, attempt, CASE WHEN chain IS NULL THEN task ELSE '' END, params::text, chain::text, priority,
+			CASE WHEN state = 'refused' AND task = '' THEN reason ELSE '' END FROM source_items
 		WHERE source = $1 AND key = ANY ($2) AND record_at IS NOT NULL ORDER BY key`, turn.Name, keys)
 	if err != nil {
 		return nil, wrap(err, "read items of source "+turn.Name)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i itemStart, err error) {
 		var params, chain *string
-		if err = row.Scan(&i.Key, &i.attempt, &i.Task, &params, &chain, &i.Priority); err != nil {
+		if err = row.Scan(&i.Key, &i.attempt, &i.Task, &params, &chain, &i.Priority, &i.Refused); err != nil {
 			return i, err
 		}
 		if params != nil {

@@ -10,9 +10,12 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
+// sourceColumns are read by scanSource. A time that is infinity, which keeps a source
+// from being polled or told, is shown as none.
 const sourceColumns = `s.name, s.description, s.http::text, coalesce(s.call, ''), s.every_ms, s.loop, s.runtime, s."limit", s.timeout_ms, s.queue, s.task,
-	s.params::text, s.paused, s.note, s.version, s.next_poll_at, s.polled_at, s.poll_run, s.listed, s.failures, s.error,
-	s.record_at, s.record_run, s.record_failures, s.record_error, s.created_at, s.updated_at`
+	s.params::text, s.paused, s.note, s.version,
+	CASE WHEN isfinite(s.next_poll_at) THEN s.next_poll_at END AS next_poll_at, s.polled_at, s.poll_run, s.listed, s.failures, s.error,
+	CASE WHEN isfinite(s.record_at) THEN s.record_at END AS record_at, s.record_run, s.record_failures, s.record_error, s.created_at, s.updated_at`
 
 const countedSources = `SELECT ` + sourceColumns + `, c.running, c.ended, c.refused FROM sources s CROSS JOIN LATERAL (
 	SELECT count(*) FILTER (WHERE i.state = 'running') AS running, count(*) FILTER (WHERE i.state = 'ended') AS ended,
@@ -39,6 +42,7 @@ func scanSource(row pgx.Row, more ...any) (s task.Source, version int64, err err
 			s.HTTP.URL = "" // written by hand: Validate says what is wrong
 		}
 	}
+	s.SourceDefinition = s.Normalize() // a row that was written by hand has no defaults within http
 	s.Status = statusOf(s)
 	return s, version, nil
 }
@@ -224,7 +228,8 @@ func (s *Store) SourceItems(ctx context.Context, filter ItemFilter) ([]task.Sour
 	for i, state := range filter.States {
 		states[i] = string(state)
 	}
-	rows, err := s.pool.Query(ctx, `SELECT source, key, attempt, state, task, run, coalesce(result, ''), reason, tries, error, record_at, started_at, ended_at, recorded_at
+	rows, err := s.pool.Query(ctx, `SELECT source, key, attempt, state, task, run, coalesce(result, ''), reason, tries, error,
+			CASE WHEN isfinite(record_at) THEN record_at END AS record_at, started_at, ended_at, recorded_at
 		FROM source_items WHERE source = $1 AND (cardinality($2::text[]) = 0 OR state = ANY ($2))
 		ORDER BY state = 'recorded', started_at DESC, key LIMIT $3`, filter.Source, states, filter.Limit)
 	if err != nil {

@@ -1,0 +1,53 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catena-run/catena/store"
+	"github.com/catena-run/catena/task"
+)
+
+func TestARefusedItemThatIsRunOnceMoreStartsNothingElse(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	turn := f.source(task.SourceDefinition{Task: "demo"})
+	f.accept(turn, store.NewItem{Key: "a", Refused: "chain: no sense"})
+	taken := f.recordItems(turn, f.toRecord(turn), map[string]time.Duration{"a": 0})
+	require.Equal(t, 1, taken.Refused)
+	require.Zero(t, taken.Requeued)
+	again := f.items("work")["a"]
+	require.Equal(t, task.ItemRefused, again.State)
+	require.Equal(t, 2, again.Attempt)
+	require.Equal(t, "chain: no sense", again.Reason)
+	require.Nil(t, again.Run)
+}
+
+func TestASourceThatWasWrittenByHandHasTheDefaults(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.exec(`INSERT INTO sources (name, http, task) VALUES ('sql/orders', '{"url": "http://127.0.0.1:20090/work"}', 'sql/hello')`)
+	due := f.due("sql/orders")
+	require.True(t, due.Poll)
+	require.Equal(t, "POST", due.HTTP.Method)
+	require.NoError(t, due.Validate())
+}
+
+func TestATimeThatNeverComesStopsOneSourceAlone(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.accept(f.source(task.SourceDefinition{Name: "stopped"}), store.NewItem{Key: "a", Refused: "x"})
+	f.source(task.SourceDefinition{Name: "other"})
+	f.exec(`UPDATE sources SET next_poll_at = 'infinity', record_at = 'infinity' WHERE name = 'stopped'`)
+	f.exec(`UPDATE source_items SET record_at = 'infinity'`)
+	list, err := f.Sources(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	require.Nil(t, f.items("stopped")["a"].RecordAt)
+	require.False(t, f.due("stopped").Poll)
+	require.True(t, f.due("other").Poll)
+	f.exec(`UPDATE sources SET next_poll_at = '-infinity' WHERE name = 'stopped'`)
+	require.True(t, f.due("stopped").Poll)
+}
