@@ -260,6 +260,9 @@ const excerptBytes = 120
 
 func excerpt(text []byte) string { return shorten(text, excerptBytes) }
 
+// cutMark ends a text of which more was not kept.
+const cutMark = "..."
+
 // problemBytes is how much of what is wrong with a source is kept.
 const problemBytes = 2000
 
@@ -273,7 +276,7 @@ func shorten(text []byte, most int) string {
 		return r
 	}, cut)
 	if len(text) > most {
-		cut += "..."
+		cut += cutMark
 	}
 	return cut
 }

@@ -171,13 +171,18 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	if turn.Call != "" && turn.PollRun == nil {
 		return l.call(ctx, turn, iterate(turn.Source), nil)
 	}
-	text, problem, err := l.answer(ctx, turn, iterate(turn.Source), turn.PollRun)
+	text, sent, problem, err := l.answer(ctx, turn, iterate(turn.Source), turn.PollRun)
 	if err != nil {
 		return err
 	}
 	var answer store.SourceAnswer
 	if problem == nil {
 		answer, problem = readIterate(turn.Source, text)
+	}
+	problem = sent.hideError(problem)
+	answer.Remark = sent.hide(answer.Remark)
+	for i := range answer.Items {
+		answer.Items[i].Refused = sent.hide(answer.Items[i].Refused)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -190,7 +195,7 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	taken, err := l.store.AcceptItems(writing, l.term, turn, answer)
 	if err != nil {
 		if unusable(err) {
-			return errors.Join(err, l.pollFailed(ctx, turn, fmt.Errorf("its items cannot be stored: %w", err)))
+			return errors.Join(err, l.pollFailed(ctx, turn, sent.hideError(fmt.Errorf("its items cannot be stored: %w", err))))
 		}
 		return err
 	}
@@ -220,24 +225,24 @@ func (l *leading) pollFailed(ctx context.Context, turn store.SourceTurn, problem
 
 // answer asks the endpoint, or reads the outcome of a run. problem is the fault of
 // the source; err means that the database could not be asked.
-func (l *leading) answer(ctx context.Context, turn store.SourceTurn, r request, run *uuid.UUID) (text []byte, problem, err error) {
+func (l *leading) answer(ctx context.Context, turn store.SourceTurn, r request, run *uuid.UUID) (text []byte, sent secrets, problem, err error) {
 	if run == nil {
-		text, problem = l.caller.ask(ctx, turn.Source, r)
-		return text, problem, nil
+		text, sent, problem = l.caller.ask(ctx, turn.Source, r)
+		return text, sent, problem, nil
 	}
 	ended, err := l.store.Run(ctx, *run)
 	switch {
 	case task.CodeOf(err) == task.CodeNotFound:
-		return nil, fmt.Errorf("its run %s is no longer kept", run), nil
+		return nil, nil, fmt.Errorf("its run %s is no longer kept", run), nil
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	case ended.State != task.StateSucceeded || ended.Outcome == nil:
-		return nil, fmt.Errorf("its run %s is %s: %s", run, ended.State, reasonOf(ended)), nil
+		return nil, nil, fmt.Errorf("its run %s is %s: %s", run, ended.State, reasonOf(ended)), nil
 	case ended.Outcome.Data != nil:
-		return ended.Outcome.Data, nil, nil
+		return ended.Outcome.Data, nil, nil, nil
 	}
 	text, problem = json.Marshal(ended.Outcome.Extra) // {success: true, items: [...]}
-	return text, problem, nil
+	return text, nil, problem, nil
 }
 
 func reasonOf(r task.Run) string {
@@ -282,7 +287,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	if turn.Call != "" && turn.RecordRun == nil {
 		return l.call(ctx, turn, asked, items)
 	}
-	text, problem, err := l.answer(ctx, turn, asked, turn.RecordRun)
+	text, sent, problem, err := l.answer(ctx, turn, asked, turn.RecordRun)
 	if err != nil {
 		return err
 	}
@@ -290,6 +295,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	if problem == nil {
 		again, problem = readRecord(items, text)
 	}
+	problem = sent.hideError(problem)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -301,7 +307,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	taken, err := l.store.RecordItems(writing, l.term, turn, items, again)
 	if err != nil {
 		if unusable(err) {
-			return errors.Join(err, l.recordFailed(ctx, turn, items, fmt.Errorf("its answer cannot be stored: %w", err)))
+			return errors.Join(err, l.recordFailed(ctx, turn, items, sent.hideError(fmt.Errorf("its answer cannot be stored: %w", err))))
 		}
 		return err
 	}
