@@ -264,53 +264,105 @@ type ItemOutcome struct {
 // keeps no other from being recorded. An item whose run was
 // retried before it could be recorded is put back to running.
 func (s *Store) ItemsToRecord(ctx context.Context, term int64, turn SourceTurn, limit, size int) ([]ItemOutcome, error) {
-	rows, err := s.pool.Query(ctx, `SELECT key, attempt, task, run, result, outcome, reason, started_at, finished_at, tries, again FROM (
-			SELECT i.key, i.attempt, i.task, i.run, coalesce(i.result, CASE WHEN i.state = 'ended' THEN 'failed' ELSE '' END) AS result, r.outcome::text AS outcome,
-				CASE WHEN i.state = 'ended' AND r.id IS NULL THEN 'its run is no longer kept' ELSE coalesce(nullif(i.reason, ''), r.reason, '') END AS reason,
-				r.started_at, r.finished_at, i.tries, r.id IS NOT NULL AND r.finished_at IS NULL AS again,
-				row_number() OVER o AS n, sum(coalesce(octet_length(r.outcome::text), 0) + octet_length(i.key) + 500) OVER o AS bytes, max(i.tries) OVER o AS worst
-			FROM (SELECT * FROM source_items WHERE source = $1 AND record_at <= (SELECT clock_timestamp()) ORDER BY record_at, key LIMIT $2) i
-				LEFT JOIN runs r ON r.id = i.run
-			WINDOW o AS (ORDER BY i.record_at, i.key)) x
-		WHERE n = 1 OR bytes <= $3 AND worst < 3 ORDER BY n`, turn.Name, limit, size)
+	page, err := s.dueItems(ctx, turn.Name, limit)
+	if err == nil && len(page) > 0 {
+		page, err = s.withOutcomes(ctx, page, size)
+	}
 	if err != nil {
 		return nil, wrap(err, "read the ended items of source "+turn.Name)
 	}
-	var list []ItemOutcome
-	var again []ItemOutcome
-	var one ItemOutcome
+	var list, again []ItemOutcome
+	for _, item := range page {
+		if item.retried {
+			again = append(again, item.ItemOutcome)
+		} else {
+			list = append(list, item.ItemOutcome)
+		}
+	}
+	return list, s.reopenItems(ctx, term, turn, again)
+}
+
+// dueItem is an item that the source is to be told of.
+type dueItem struct {
+	ItemOutcome
+	state   task.SourceItemState
+	retried bool // its run goes again
+}
+
+func (s *Store) dueItems(ctx context.Context, source string, limit int) ([]dueItem, error) {
+	rows, err := s.pool.Query(ctx, `SELECT key, attempt, task, run, coalesce(result, CASE WHEN state = 'ended' THEN 'failed' ELSE '' END), reason, tries, state
+		FROM source_items WHERE source = $1 AND record_at <= (SELECT clock_timestamp()) ORDER BY record_at, key LIMIT $2`, source, limit)
+	if err != nil {
+		return nil, err
+	}
+	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i dueItem, err error) {
+		return i, row.Scan(&i.Key, &i.Attempt, &i.Task, &i.Run, &i.State, &i.Reason, &i.Tries, &i.state)
+	})
+	for n, item := range page {
+		if item.Tries >= 3 {
+			return page[:max(n, 1)], err
+		}
+	}
+	return page, err
+}
+
+// withOutcomes returns the first of the items with what their runs have left, as
+// many as have together at most size bytes.
+func (s *Store) withOutcomes(ctx context.Context, page []dueItem, size int) ([]dueItem, error) {
+	runs, others, ids := make([]*uuid.UUID, len(page)), make([]int64, len(page)), []uuid.UUID{}
+	for i, item := range page {
+		runs[i], others[i] = item.Run, int64(len(item.Key)+500)
+		if item.Run != nil {
+			ids = append(ids, *item.Run)
+		}
+	}
+	low, high := bounds(ids)
+	rows, err := s.bulk.Query(ctx, `SELECT kept, outcome, reason, started_at, finished_at FROM (
+			SELECT i.n, r.id IS NOT NULL AS kept, r.outcome::text AS outcome, coalesce(r.reason, '') AS reason, r.started_at, r.finished_at,
+				sum(coalesce(octet_length(r.outcome::text), 0) + i.bytes) OVER (ORDER BY i.n) AS bytes
+			FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS i(run, bytes, n)
+				LEFT JOIN runs r ON r.id = i.run AND r.id = ANY ($3) AND r.id BETWEEN $4 AND $5) x
+		WHERE n = 1 OR bytes <= $6 ORDER BY n`, runs, others, ids, low, high, size)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	var kept bool
 	var outcome *string
-	var retried bool
-	_, err = pgx.ForEachRow(rows, []any{&one.Key, &one.Attempt, &one.Task, &one.Run, &one.State, &outcome, &one.Reason, &one.StartedAt, &one.FinishedAt, &one.Tries, &retried}, func() error {
-		item := one
-		item.Outcome = nil
+	var reason string
+	var started, finished *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&kept, &outcome, &reason, &started, &finished}, func() error {
+		item := &page[n]
+		n++
+		item.StartedAt, item.FinishedAt, item.retried = started, finished, kept && finished == nil
 		if outcome != nil {
 			item.Outcome = json.RawMessage(*outcome)
 		}
-		if retried {
-			again = append(again, item)
-		} else {
-			list = append(list, item)
+		switch {
+		case item.state == task.ItemEnded && !kept:
+			item.Reason = "its run is no longer kept"
+		case item.Reason == "":
+			item.Reason = reason
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, wrap(err, "read the ended items of source "+turn.Name)
-	}
-	return list, s.reopenItems(ctx, term, turn, again)
+	return page[:n], err
 }
 
 func (s *Store) reopenItems(ctx context.Context, term int64, turn SourceTurn, items []ItemOutcome) error {
 	if len(items) == 0 {
 		return nil
 	}
+	return s.sourceTx(ctx, term, turn, func(tx pgx.Tx, _ task.Source, _ int64) error { return reopen(ctx, tx, turn.Name, items) })
+}
+
+// reopen puts ended items back to running, whose runs go again.
+func reopen(ctx context.Context, tx pgx.Tx, source string, items []ItemOutcome) error {
 	keys, attempts := keysOfItems(items)
-	return s.sourceTx(ctx, term, turn, func(tx pgx.Tx, _ task.Source, _ int64) error {
-		_, err := tx.Exec(ctx, `UPDATE source_items t SET state = 'running', result = NULL, ended_at = NULL, record_at = NULL, record_run = NULL
-			FROM unnest($2::text[], $3::int[]) AS i(key, attempt) WHERE t.source = $1 AND t.key = i.key AND t.attempt = i.attempt AND t.state = 'ended'`,
-			turn.Name, keys, attempts)
-		return err
-	})
+	_, err := tx.Exec(ctx, `UPDATE source_items t SET state = 'running', result = NULL, ended_at = NULL, record_at = NULL, record_run = NULL
+		FROM unnest($2::text[], $3::int[]) AS i(key, attempt) WHERE t.source = $1 AND t.key = i.key AND t.attempt = i.attempt AND t.state = 'ended'`,
+		source, keys, attempts)
+	return err
 }
 
 func keysOfItems(items []ItemOutcome) (keys []string, attempts []int32) {
@@ -342,6 +394,10 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 	if err != nil {
 		return Taken{}, err
 	}
+	items, retried, err := s.splitRetried(ctx, turn, items)
+	if err != nil {
+		return Taken{}, err
+	}
 	listed := make([]NewItem, len(stored))
 	for i, start := range stored {
 		listed[i] = start.NewItem
@@ -355,6 +411,11 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 		taken = Taken{}
 		if !sameRun(src.RecordRun, turn.RecordRun) {
 			return errSourceChanged
+		}
+		if len(retried) > 0 {
+			if err := reopen(ctx, tx, src.Name, retried); err != nil {
+				return err
+			}
 		}
 		keys, attempts := keysOfItems(items)
 		rows, err := tx.Query(ctx, `UPDATE source_items t SET state = 'recorded', recorded_at = clock_timestamp(), record_at = NULL, record_run = NULL, error = '',
@@ -391,6 +452,38 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 		return err
 	})
 	return taken, err
+}
+
+// splitRetried parts items from those whose runs were retried while the source was
+// told of them: it is told again when they end.
+func (s *Store) splitRetried(ctx context.Context, turn SourceTurn, items []ItemOutcome) (ended, retried []ItemOutcome, err error) {
+	keys, _ := keysOfItems(items)
+	rows, err := s.pool.Query(ctx, `SELECT key, run FROM source_items WHERE source = $1 AND key = ANY ($2) AND record_at IS NOT NULL AND run IS NOT NULL`, turn.Name, keys)
+	if err != nil {
+		return nil, nil, wrap(err, "read items of source "+turn.Name)
+	}
+	runOf := map[string]uuid.UUID{}
+	var ids []uuid.UUID
+	var key string
+	var run uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&key, &run}, func() error { runOf[key], ids = run, append(ids, run); return nil }); err != nil {
+		return nil, nil, wrap(err, "read items of source "+turn.Name)
+	}
+	if len(ids) == 0 {
+		return items, nil, nil
+	}
+	open, err := s.unfinished(ctx, ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, item := range items {
+		if open[runOf[item.Key]] {
+			retried = append(retried, item)
+		} else {
+			ended = append(ended, item)
+		}
+	}
+	return ended, retried, nil
 }
 
 // storedItems reads what items that are to be run once more consist of. One that

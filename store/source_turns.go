@@ -218,9 +218,12 @@ func (s *Store) EndItems(ctx context.Context, term int64, after uuid.UUID) (next
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
+		if err := useBulkPlans(ctx, tx); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `UPDATE source_items i SET state = 'ended', result = o.state, ended_at = coalesce(o.finished_at, clock_timestamp()), record_at = clock_timestamp()
 			FROM (SELECT x.id, r.state, r.finished_at FROM unnest($1::uuid[]) AS x(id) LEFT JOIN runs r ON r.id = x.id AND r.id = ANY ($1) AND r.id BETWEEN $2 AND $3) o
-			WHERE i.state = 'running' AND i.run = o.id AND (o.state IS NULL OR o.finished_at IS NOT NULL)`, over, low, high)
+			WHERE i.state = 'running' AND i.run = ANY ($1) AND i.run BETWEEN $2 AND $3 AND i.run = o.id AND (o.state IS NULL OR o.finished_at IS NOT NULL)`, over, low, high)
 		ended = tag.RowsAffected()
 		return err
 	})

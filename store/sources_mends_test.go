@@ -25,6 +25,31 @@ func TestARefusedItemThatIsRunOnceMoreStartsNothingElse(t *testing.T) {
 	require.Nil(t, again.Run)
 }
 
+func TestARunThatIsRetriedWhileItsOutcomeIsToldIsToldAgain(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	turn := f.source(task.SourceDefinition{})
+	f.accept(turn, store.NewItem{Key: "a", Task: "demo"}, store.NewItem{Key: "b", Task: "demo"})
+	items := f.items("work")
+	for _, item := range items {
+		f.finish(*item.Run, task.StateFailed, `{"success":false}`)
+	}
+	f.endItems()
+	told := f.toRecord(turn)
+	require.Len(t, told, 2)
+	_, err := f.RetryRun(t.Context(), *items["a"].Run, "", "test")
+	require.NoError(t, err)
+	taken := f.recordItems(turn, told, map[string]time.Duration{"a": 0})
+	require.Equal(t, 1, taken.Recorded)
+	require.Zero(t, taken.Requeued, "it runs already")
+	require.Equal(t, task.ItemRunning, f.items("work")["a"].State)
+	f.finish(*items["a"].Run, task.StateSucceeded, `{"success":true}`)
+	require.EqualValues(t, 1, f.endItems())
+	told = f.toRecord(turn)
+	require.Len(t, told, 1)
+	require.Equal(t, task.StateSucceeded, told[0].State)
+}
+
 func TestASourceThatWasWrittenByHandHasTheDefaults(t *testing.T) {
 	t.Parallel()
 	f := open(t)
