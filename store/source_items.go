@@ -42,6 +42,8 @@ type Taken struct {
 type itemStart struct {
 	NewItem
 	attempt int
+	again   bool // the source wants it to be run once more
+	wait    time.Duration
 	at      time.Time // not before; zero: now
 	run     *uuid.UUID
 }
@@ -143,8 +145,17 @@ func (s *Store) startItems(ctx context.Context, tx pgx.Tx, view *laneView, src t
 	if err := takeKeys(ctx, tx, view, runs, keys, accepted); err != nil {
 		return err
 	}
+	ended, err := endedDuplicates(ctx, tx, wanted, accepted)
+	if err != nil {
+		return err
+	}
 	plan := newInsertion(view)
 	for i, start := range wanted {
+		if id := accepted[i].ID; ended[id] {
+			start.Refused = duplicateReason(*keys[i].Dedupe, id)
+			taken.Started, taken.Refused = taken.Started-1, taken.Refused+1
+			continue
+		}
 		start.run = &accepted[i].ID
 		if !accepted[i].Duplicate {
 			runs[i].Trace = s.trace(accepted[i].ID)
@@ -159,6 +170,34 @@ func (s *Store) startItems(ctx context.Context, tx pgx.Tx, view *laneView, src t
 	taken.Parcels = append(taken.Parcels, plan.parcels()...)
 	taken.Started, taken.Refused = taken.Started+len(wanted), taken.Refused+len(starts)-len(wanted)
 	return writeItems(ctx, tx, src.Name, starts)
+}
+
+// endedDuplicates returns the runs by which dedupe answers items that are to be run
+// once more, and that have ended: such an item would have ended again at once.
+func endedDuplicates(ctx context.Context, tx pgx.Tx, starts []*itemStart, accepted []Accepted) (map[uuid.UUID]bool, error) {
+	made, ended := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, a := range accepted {
+		if !a.Duplicate {
+			made[a.ID] = true
+		}
+	}
+	var ids []uuid.UUID
+	for i, start := range starts {
+		if id := accepted[i].ID; start.again && accepted[i].Duplicate && !made[id] {
+			ended[id], ids = true, append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	low, high := bounds(ids)
+	rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE id = ANY ($1) AND id BETWEEN $2 AND $3 AND finished_at IS NULL`, ids, low, high)
+	if err != nil {
+		return nil, err
+	}
+	var id uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { delete(ended, id); return nil })
+	return ended, err
 }
 
 func chainsOf(starts []*itemStart) (chains []string) {
@@ -219,10 +258,14 @@ func writeItems(ctx context.Context, tx pgx.Tx, source string, starts []*itemSta
 	n := len(starts)
 	keys, tasks, reasons := make([]string, n), make([]string, n), make([]string, n)
 	attempts, priorities := make([]int32, n), make([]*int32, n)
+	waits := make([]float64, n) // of items that are refused once more, so that a source that insists is not told without a pause
 	params, chains, runs := make([]*string, n), make([]*string, n), make([]*uuid.UUID, n)
 	for i, start := range starts {
 		keys[i], attempts[i], reasons[i] = start.Key, int32(start.attempt), clean(start.Refused)
 		tasks[i] = clean(start.Task)
+		if start.again {
+			waits[i] = max(time.Second, start.wait).Seconds()
+		}
 		if start.Chain != nil {
 			tasks[i] = task.SourceItemPrefix + source
 		}
@@ -234,13 +277,13 @@ func writeItems(ctx context.Context, tx pgx.Tx, source string, starts []*itemSta
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO source_items AS t (source, key, attempt, state, task, params, chain, priority, run, reason, record_at, ended_at)
 		SELECT $1, key, attempt, CASE WHEN run IS NULL THEN 'refused' ELSE 'running' END, task, params::json, chain::json, priority, run, reason,
-			CASE WHEN run IS NULL THEN clock_timestamp() END, CASE WHEN run IS NULL THEN clock_timestamp() END
-		FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::int[], $8::uuid[], $9::text[])
-			AS i(key, attempt, task, params, chain, priority, run, reason)
+			CASE WHEN run IS NULL THEN clock_timestamp() + wait * interval '1 second' END, CASE WHEN run IS NULL THEN clock_timestamp() END
+		FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::int[], $8::uuid[], $9::text[], $10::float8[])
+			AS i(key, attempt, task, params, chain, priority, run, reason, wait)
 		ON CONFLICT (source, key) DO UPDATE SET attempt = excluded.attempt, state = excluded.state, task = excluded.task, params = excluded.params,
 			chain = excluded.chain, priority = excluded.priority, run = excluded.run, reason = excluded.reason, record_at = excluded.record_at,
 			ended_at = excluded.ended_at, result = NULL, record_run = NULL, tries = 0, error = '', started_at = clock_timestamp(), recorded_at = NULL`,
-		source, keys, attempts, tasks, params, chains, priorities, runs, reasons)
+		source, keys, attempts, tasks, params, chains, priorities, runs, reasons, waits)
 	return err
 }
 
@@ -437,9 +480,9 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 			if done[start.Key] != start.attempt {
 				continue // it has come again meanwhile
 			}
-			next := itemStart{NewItem: start.NewItem, attempt: start.attempt + 1}
+			next := itemStart{NewItem: start.NewItem, attempt: start.attempt + 1, again: true}
 			if wait := again[start.Key]; wait > 0 {
-				next.at = view.now.Add(wait)
+				next.wait, next.at = wait, view.now.Add(wait)
 			}
 			starts = append(starts, &next)
 		}

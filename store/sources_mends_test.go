@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -48,6 +49,56 @@ func TestARunThatIsRetriedWhileItsOutcomeIsToldIsToldAgain(t *testing.T) {
 	told = f.toRecord(turn)
 	require.Len(t, told, 1)
 	require.Equal(t, task.StateSucceeded, told[0].State)
+}
+
+func TestDedupeRefusesAnItemThatIsRunOnceMore(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.apply(task.Definition{Name: "once", Chain: json.RawMessage(`["nop"]`), Dedupe: &task.Dedupe{Key: "same", Window: task.Duration(time.Hour)}})
+	turn := f.source(task.SourceDefinition{})
+	f.accept(turn, store.NewItem{Key: "a", Task: "once"})
+	run := *f.items("work")["a"].Run
+	f.finish(run, task.StateFailed, `{"success":false}`)
+	f.endItems()
+	for attempt := 2; attempt <= 3; attempt++ {
+		taken := f.recordItems(turn, f.toRecord(turn), map[string]time.Duration{"a": 0})
+		require.Equal(t, 1, taken.Refused)
+		require.Zero(t, taken.Requeued)
+		item := f.items("work")["a"]
+		require.Equal(t, task.ItemRefused, item.State)
+		require.Equal(t, attempt, item.Attempt)
+		require.Contains(t, item.Reason, "dedupe: run "+run.String()+" has the key")
+		require.Empty(t, f.toRecord(turn), "a source that insists is told after a pause")
+		f.exec(`UPDATE source_items SET record_at = clock_timestamp()`)
+	}
+}
+
+func TestItemsAreListedTheOpenOnesFirst(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	turn := f.source(task.SourceDefinition{})
+	for _, key := range []string{"a", "b", "c", "d"} {
+		f.accept(turn, store.NewItem{Key: key, Task: "demo"})
+	}
+	for _, key := range []string{"b", "a"} {
+		f.finish(*f.items("work")[key].Run, task.StateSucceeded, `{"success":true}`)
+		f.endItems()
+		f.recordItems(turn, f.toRecord(turn), nil)
+	}
+	f.accept(turn, store.NewItem{Key: "e", Refused: "x"})
+	keys := func(limit int, states ...task.SourceItemState) (keys string) {
+		list, err := f.SourceItems(t.Context(), store.ItemFilter{Source: "work", States: states, Limit: limit})
+		require.NoError(t, err)
+		for _, item := range list {
+			keys += item.Key
+		}
+		return keys
+	}
+	require.Equal(t, "edcab", keys(10))
+	require.Equal(t, "edca", keys(4))
+	require.Equal(t, "ed", keys(2))
+	require.Equal(t, "eab", keys(10, task.ItemRecorded, task.ItemRefused))
+	require.Equal(t, "dc", keys(10, task.ItemRunning))
 }
 
 func TestASourceThatWasWrittenByHandHasTheDefaults(t *testing.T) {
