@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +73,7 @@ func (s *Sources) Metrics() prometheus.Collector { return s.metrics }
 // request is under way any more.
 func (s *Sources) Lead(ctx context.Context, term int64) {
 	defer s.caller.close()
-	l := &leading{Sources: s, term: term, busy: map[string]bool{}, slots: make(chan struct{}, maxAsking)}
+	l := &leading{Sources: s, term: term, busy: map[string]map[string]bool{actionIterate: {}, actionRecord: {}}, held: map[string]hold{}, slots: make(chan struct{}, maxAsking)}
 	var all sync.WaitGroup
 	all.Go(func() { l.repeat(ctx, "sources", lookEvery, l.look) })
 	all.Go(func() { l.repeat(ctx, "ended items", lookEvery, l.end) })
@@ -90,8 +91,21 @@ type leading struct {
 	ended  uuid.UUID // where the look for ended runs goes on
 
 	mu   sync.Mutex
-	busy map[string]bool // "poll NAME" and "record NAME" under way
+	busy map[string]map[string]bool // the names of sources by the action that is under way
+	held map[string]hold            // by action and name
 }
+
+// hold keeps a source from being asked again at once when what became of it could not
+// be written: the database then knows of no wait.
+type hold struct {
+	until time.Time
+	wait  time.Duration
+}
+
+const (
+	leastHold = time.Second
+	mostHold  = 30 * time.Second
+)
 
 // repeat does work again and again until ctx ends, and rests for twice the time
 // that it took, so that a large backlog takes a share of the time and not all of it.
@@ -122,7 +136,12 @@ func (l *leading) repeat(ctx context.Context, name string, every time.Duration, 
 
 // look begins what is due.
 func (l *leading) look(ctx context.Context) error {
-	due, err := l.store.DueSources(ctx)
+	if len(l.slots) == cap(l.slots) {
+		return nil
+	}
+	// What is under way now is left out by the look itself, so that it sees what
+	// became of all else.
+	due, err := l.store.DueSources(ctx, store.DueFilter{NoPoll: l.occupied(actionIterate), NoRecord: l.occupied(actionRecord), Limit: 2 * maxAsking})
 	if err != nil {
 		return err
 	}
@@ -137,30 +156,55 @@ func (l *leading) look(ctx context.Context) error {
 	return nil
 }
 
-// begin does work in the background, unless the same is under way for this
-// source or too much is: then the next look finds it.
-func (l *leading) begin(ctx context.Context, action string, turn store.SourceTurn, work func(context.Context, store.SourceTurn) error) {
-	id := action + " " + turn.Name
+// occupied returns the sources for which an action is under way or held.
+func (l *leading) occupied(action string) (names []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[id] {
-		return
+	for name := range l.busy[action] {
+		names = append(names, name)
 	}
+	now := time.Now()
+	for id, h := range l.held {
+		if name, ours := strings.CutPrefix(id, action+" "); ours && now.Before(h.until) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// begin does work in the background, unless too much is under way: then a later
+// look finds it.
+func (l *leading) begin(ctx context.Context, action string, turn store.SourceTurn, work func(context.Context, store.SourceTurn) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	select {
 	case l.slots <- struct{}{}:
 	default:
 		return
 	}
-	l.busy[id] = true
+	l.busy[action][turn.Name] = true
 	l.asking.Go(func() {
-		if err := work(ctx, turn); err != nil && ctx.Err() == nil && !store.SourceChanged(err) && !store.StaleTerm(err) {
+		err := work(ctx, turn)
+		unwritten := err != nil && ctx.Err() == nil && !store.SourceChanged(err) && !store.StaleTerm(err)
+		if unwritten {
 			l.log.WithFields(logrus.Fields{"source": turn.Name, "action": action}).WithError(err).Warn("what became of a source cannot be written; it is tried again")
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.busy, id)
+		delete(l.busy[action], turn.Name)
+		l.hold(action+" "+turn.Name, unwritten)
 		<-l.slots
 	})
+}
+
+// hold keeps an action on a source waiting, longer each time, or ends that.
+func (l *leading) hold(id string, unwritten bool) {
+	if !unwritten {
+		delete(l.held, id)
+		return
+	}
+	wait := min(max(2*l.held[id].wait, leastHold), mostHold)
+	l.held[id] = hold{until: time.Now().Add(wait), wait: wait}
 }
 
 // poll asks a source for work, or reads what its run has given.

@@ -79,8 +79,8 @@ func (s *Store) AcceptItems(ctx context.Context, term int64, turn SourceTurn, an
 			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE sources SET poll_run = NULL, failures = 0, error = $2, listed = $3, polled_at = clock_timestamp(),
-			next_poll_at = CASE WHEN version <> $4 THEN next_poll_at WHEN loop THEN clock_timestamp() + every_ms * interval '1 millisecond' END
-			WHERE name = $1`, src.Name, clean(answer.Remark), len(answer.Items), turn.Version)
+			next_poll_at = CASE WHEN version <> $4 OR next_poll_at > $5 THEN next_poll_at WHEN loop THEN clock_timestamp() + every_ms * interval '1 millisecond' END
+			WHERE name = $1`, src.Name, clean(answer.Remark), len(answer.Items), turn.Version, turn.At.Add(time.Millisecond))
 		return err
 	})
 	return taken, err

@@ -101,6 +101,56 @@ func TestItemsAreListedTheOpenOnesFirst(t *testing.T) {
 	require.Equal(t, "dc", keys(10, task.ItemRunning))
 }
 
+func TestASourceThatIsAskedForWhileItIsPolledIsPolledAgain(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	once := false
+	turn := f.source(task.SourceDefinition{Loop: &once})
+	_, err := f.PollSource(t.Context(), "work")
+	require.NoError(t, err)
+	f.exec(`UPDATE sources SET next_poll_at = next_poll_at + interval '10 milliseconds'`)
+	_, err = f.AcceptItems(t.Context(), f.term, turn, store.SourceAnswer{})
+	require.NoError(t, err)
+	turn = f.turn("work")
+	require.NotNil(t, turn.NextPollAt, "it is not done")
+	turn.At = *turn.NextPollAt
+	_, err = f.AcceptItems(t.Context(), f.term, turn, store.SourceAnswer{})
+	require.NoError(t, err)
+	require.Nil(t, f.turn("work").NextPollAt)
+}
+
+func TestASourceThatWasMadeAnewTakesNoAnswerOfTheOldOne(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	old := f.source(task.SourceDefinition{})
+	require.NoError(t, f.DeleteSource(t.Context(), "work", false))
+	f.source(task.SourceDefinition{HTTP: &task.SourceHTTP{URL: "http://127.0.0.2/"}})
+	_, err := f.AcceptItems(t.Context(), f.term, old, store.SourceAnswer{Items: []store.NewItem{{Key: "a", Task: "demo"}}})
+	require.True(t, store.SourceChanged(err))
+	require.True(t, store.SourceChanged(f.FailPoll(t.Context(), f.term, old, "no")))
+	require.Zero(t, f.turn("work").Failures)
+}
+
+func TestDueSourcesAreBoundedAndLeaveOut(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	for _, name := range []string{"a", "b", "c"} {
+		f.accept(f.source(task.SourceDefinition{Name: name}), store.NewItem{Key: "k", Refused: "x"})
+	}
+	f.exec(`UPDATE sources SET next_poll_at = clock_timestamp() - interval '1 hour' WHERE name = 'c'`)
+	f.exec(`UPDATE sources SET next_poll_at = clock_timestamp() - interval '2 hours' WHERE name = 'b'`)
+	due, err := f.DueSources(t.Context(), store.DueFilter{Limit: 2, NoRecord: []string{"b", "c"}})
+	require.NoError(t, err)
+	require.Len(t, due, 2)
+	require.Equal(t, "b", due[0].Name)
+	require.True(t, due[0].Poll && !due[0].Record)
+	require.Equal(t, "c", due[1].Name)
+	due, err = f.DueSources(t.Context(), store.DueFilter{Limit: 9, NoPoll: []string{"b", "c"}, NoRecord: []string{"a", "b"}})
+	require.NoError(t, err)
+	require.Len(t, due, 1)
+	require.Equal(t, "c", due[0].Name)
+}
+
 func TestASourceThatWasWrittenByHandHasTheDefaults(t *testing.T) {
 	t.Parallel()
 	f := open(t)
