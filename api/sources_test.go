@@ -63,7 +63,7 @@ func TestSources(t *testing.T) {
 	lease, won, err := f.store.Campaign(ctx, "test")
 	require.NoError(t, err)
 	require.True(t, won)
-	turns, err := f.store.DueSources(ctx)
+	turns, err := f.store.DueSources(ctx, store.DueFilter{Limit: 100})
 	require.NoError(t, err)
 	for _, turn := range turns {
 		_, err = f.store.AcceptItems(ctx, lease.Term, turn, store.SourceAnswer{Items: []store.NewItem{{Key: "a", Task: "billing/note"}, {Key: "b", Task: "nobody"}}})

@@ -138,7 +138,7 @@ func (o *Observer) changed(ctx context.Context) error {
 
 // sources tells what would be asked of sources. What they would answer is not known.
 func (o *Observer) sources(ctx context.Context) error {
-	due, err := o.Store.DueSources(ctx)
+	due, err := o.Store.DueSources(ctx, store.DueFilter{Limit: 1000})
 	for _, s := range due {
 		of := s.Call
 		if s.HTTP != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"syscall"
 	"time"
 
@@ -46,25 +47,51 @@ func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	if ip := to.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip == awsIPv6 {
+	if ip := to.Addr().WithZone("").Unmap(); forbidden(ip) {
 		return fmt.Errorf("%s is an address that sources may not reach", ip)
 	}
 	return nil
 }
 
-// awsIPv6 answers like 169.254.169.254 and is not link-local.
-var awsIPv6 = netip.MustParseAddr("fd00:ec2::254")
+var (
+	// cloudAddresses answer like 169.254.169.254 and are not link-local.
+	cloudAddresses = []netip.Prefix{
+		netip.MustParsePrefix("fd00:ec2::/32"), netip.MustParsePrefix("fd20:ce::254/128"), netip.MustParsePrefix("100.100.100.200/32"),
+		netip.MustParsePrefix("192.0.0.192/32"), netip.MustParsePrefix("168.63.129.16/32"),
+	}
+	// translated addresses lead to the IPv4 address in their last four bytes.
+	translated = netip.MustParsePrefix("64:ff9b::/96")
+)
 
-// ask sends one request and returns the body of the answer.
-func (c *caller) ask(ctx context.Context, s task.Source, r request) ([]byte, error) {
+func forbidden(ip netip.Addr) bool {
+	if translated.Contains(ip) {
+		all := ip.As16()
+		ip = netip.AddrFrom4([4]byte(all[12:]))
+	}
+	return ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() ||
+		slices.ContainsFunc(cloudAddresses, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// ask sends one request and returns the body of the answer, and the values of the
+// environment that it sent: an endpoint may send them back.
+func (c *caller) ask(ctx context.Context, s task.Source, r request) (text []byte, sent secrets, err error) {
 	body, err := json.Marshal(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	header, err := s.HTTP.Header(c.lookup)
+	header, err := s.HTTP.Header(func(name string) (string, bool) {
+		value, there := c.lookup(name)
+		sent.add(value)
+		return value, there
+	})
 	if err != nil {
-		return nil, err
+		return nil, sent, err
 	}
+	text, err = c.send(ctx, s, header, body, sent)
+	return text, sent, err
+}
+
+func (c *caller) send(ctx context.Context, s task.Source, header http.Header, body []byte, sent secrets) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.Timeout))
 	defer cancel()
 	asked, err := http.NewRequestWithContext(ctx, s.HTTP.Method, s.HTTP.URL, bytes.NewReader(body))
@@ -89,7 +116,7 @@ func (c *caller) ask(ctx context.Context, s task.Source, r request) ([]byte, err
 	case answer.StatusCode >= 300 && answer.StatusCode < 400:
 		return nil, fmt.Errorf("the endpoint answered %s; redirects are not followed", answer.Status)
 	case answer.StatusCode < 200 || answer.StatusCode >= 300:
-		return nil, fmt.Errorf("the endpoint answered %s: %s", answer.Status, telemetry.Redact(excerpt(text)))
+		return nil, fmt.Errorf("the endpoint answered %s: %s", answer.Status, telemetry.Redact(excerpt([]byte(sent.hide(string(text))))))
 	case err != nil:
 		return nil, plainError(ctx, s, err)
 	}

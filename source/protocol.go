@@ -130,7 +130,8 @@ func readItem(s task.Source, text json.RawMessage) (store.NewItem, error) {
 		return item, fmt.Errorf(".key %q %s", excerpt([]byte(item.Key)), problem)
 	}
 	if err := readWork(s, l, &item); err != nil {
-		item.Refused = err.Error()
+		// Nothing is kept of it: run once more, it must not become other work.
+		item = store.NewItem{Key: item.Key, Refused: err.Error()}
 	}
 	return item, nil
 }
@@ -259,6 +260,9 @@ const excerptBytes = 120
 
 func excerpt(text []byte) string { return shorten(text, excerptBytes) }
 
+// cutMark ends a text of which more was not kept.
+const cutMark = "..."
+
 // problemBytes is how much of what is wrong with a source is kept.
 const problemBytes = 2000
 
@@ -272,7 +276,7 @@ func shorten(text []byte, most int) string {
 		return r
 	}, cut)
 	if len(text) > most {
-		cut += "..."
+		cut += cutMark
 	}
 	return cut
 }

@@ -58,6 +58,11 @@ func TestItemsThatAreRefused(t *testing.T) {
 		require.Len(t, got.Items, 2)
 		require.Contains(t, got.Items[0].Refused, want, text)
 		require.Empty(t, got.Items[1].Refused, "an item beside it is taken")
+		got, err = readIterate(work("own"), []byte(`{"items":[`+text+`]}`))
+		require.NoError(t, err, text)
+		if reason := got.Items[0].Refused; reason != "" {
+			require.Equal(t, store.NewItem{Key: "a", Refused: reason}, got.Items[0], "nothing is kept that could be run instead")
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +73,7 @@ func (s *Sources) Metrics() prometheus.Collector { return s.metrics }
 // request is under way any more.
 func (s *Sources) Lead(ctx context.Context, term int64) {
 	defer s.caller.close()
-	l := &leading{Sources: s, term: term, busy: map[string]bool{}, slots: make(chan struct{}, maxAsking)}
+	l := &leading{Sources: s, term: term, busy: map[string]map[string]bool{actionIterate: {}, actionRecord: {}}, held: map[string]hold{}, slots: make(chan struct{}, maxAsking)}
 	var all sync.WaitGroup
 	all.Go(func() { l.repeat(ctx, "sources", lookEvery, l.look) })
 	all.Go(func() { l.repeat(ctx, "ended items", lookEvery, l.end) })
@@ -90,8 +91,21 @@ type leading struct {
 	ended  uuid.UUID // where the look for ended runs goes on
 
 	mu   sync.Mutex
-	busy map[string]bool // "poll NAME" and "record NAME" under way
+	busy map[string]map[string]bool // the names of sources by the action that is under way
+	held map[string]hold            // by action and name
 }
+
+// hold keeps a source from being asked again at once when what became of it could not
+// be written: the database then knows of no wait.
+type hold struct {
+	until time.Time
+	wait  time.Duration
+}
+
+const (
+	leastHold = time.Second
+	mostHold  = 30 * time.Second
+)
 
 // repeat does work again and again until ctx ends, and rests for twice the time
 // that it took, so that a large backlog takes a share of the time and not all of it.
@@ -122,7 +136,12 @@ func (l *leading) repeat(ctx context.Context, name string, every time.Duration, 
 
 // look begins what is due.
 func (l *leading) look(ctx context.Context) error {
-	due, err := l.store.DueSources(ctx)
+	if len(l.slots) == cap(l.slots) {
+		return nil
+	}
+	// What is under way now is left out by the look itself, so that it sees what
+	// became of all else.
+	due, err := l.store.DueSources(ctx, store.DueFilter{NoPoll: l.occupied(actionIterate), NoRecord: l.occupied(actionRecord), Limit: 2 * maxAsking})
 	if err != nil {
 		return err
 	}
@@ -137,30 +156,55 @@ func (l *leading) look(ctx context.Context) error {
 	return nil
 }
 
-// begin does work in the background, unless the same is under way for this
-// source or too much is: then the next look finds it.
-func (l *leading) begin(ctx context.Context, action string, turn store.SourceTurn, work func(context.Context, store.SourceTurn) error) {
-	id := action + " " + turn.Name
+// occupied returns the sources for which an action is under way or held.
+func (l *leading) occupied(action string) (names []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[id] {
-		return
+	for name := range l.busy[action] {
+		names = append(names, name)
 	}
+	now := time.Now()
+	for id, h := range l.held {
+		if name, ours := strings.CutPrefix(id, action+" "); ours && now.Before(h.until) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// begin does work in the background, unless too much is under way: then a later
+// look finds it.
+func (l *leading) begin(ctx context.Context, action string, turn store.SourceTurn, work func(context.Context, store.SourceTurn) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	select {
 	case l.slots <- struct{}{}:
 	default:
 		return
 	}
-	l.busy[id] = true
+	l.busy[action][turn.Name] = true
 	l.asking.Go(func() {
-		if err := work(ctx, turn); err != nil && ctx.Err() == nil && !store.SourceChanged(err) && !store.StaleTerm(err) {
+		err := work(ctx, turn)
+		unwritten := err != nil && ctx.Err() == nil && !store.SourceChanged(err) && !store.StaleTerm(err)
+		if unwritten {
 			l.log.WithFields(logrus.Fields{"source": turn.Name, "action": action}).WithError(err).Warn("what became of a source cannot be written; it is tried again")
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.busy, id)
+		delete(l.busy[action], turn.Name)
+		l.hold(action+" "+turn.Name, unwritten)
 		<-l.slots
 	})
+}
+
+// hold keeps an action on a source waiting, longer each time, or ends that.
+func (l *leading) hold(id string, unwritten bool) {
+	if !unwritten {
+		delete(l.held, id)
+		return
+	}
+	wait := min(max(2*l.held[id].wait, leastHold), mostHold)
+	l.held[id] = hold{until: time.Now().Add(wait), wait: wait}
 }
 
 // poll asks a source for work, or reads what its run has given.
@@ -171,13 +215,18 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	if turn.Call != "" && turn.PollRun == nil {
 		return l.call(ctx, turn, iterate(turn.Source), nil)
 	}
-	text, problem, err := l.answer(ctx, turn, iterate(turn.Source), turn.PollRun)
+	text, sent, problem, err := l.answer(ctx, turn, iterate(turn.Source), turn.PollRun)
 	if err != nil {
 		return err
 	}
 	var answer store.SourceAnswer
 	if problem == nil {
 		answer, problem = readIterate(turn.Source, text)
+	}
+	problem = sent.hideError(problem)
+	answer.Remark = sent.hide(answer.Remark)
+	for i := range answer.Items {
+		answer.Items[i].Refused = sent.hide(answer.Items[i].Refused)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -190,7 +239,7 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	taken, err := l.store.AcceptItems(writing, l.term, turn, answer)
 	if err != nil {
 		if unusable(err) {
-			return errors.Join(err, l.pollFailed(ctx, turn, fmt.Errorf("its items cannot be stored: %w", err)))
+			return errors.Join(err, l.pollFailed(ctx, turn, sent.hideError(fmt.Errorf("its items cannot be stored: %w", err))))
 		}
 		return err
 	}
@@ -220,24 +269,24 @@ func (l *leading) pollFailed(ctx context.Context, turn store.SourceTurn, problem
 
 // answer asks the endpoint, or reads the outcome of a run. problem is the fault of
 // the source; err means that the database could not be asked.
-func (l *leading) answer(ctx context.Context, turn store.SourceTurn, r request, run *uuid.UUID) (text []byte, problem, err error) {
+func (l *leading) answer(ctx context.Context, turn store.SourceTurn, r request, run *uuid.UUID) (text []byte, sent secrets, problem, err error) {
 	if run == nil {
-		text, problem = l.caller.ask(ctx, turn.Source, r)
-		return text, problem, nil
+		text, sent, problem = l.caller.ask(ctx, turn.Source, r)
+		return text, sent, problem, nil
 	}
 	ended, err := l.store.Run(ctx, *run)
 	switch {
 	case task.CodeOf(err) == task.CodeNotFound:
-		return nil, fmt.Errorf("its run %s is no longer kept", run), nil
+		return nil, nil, fmt.Errorf("its run %s is no longer kept", run), nil
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	case ended.State != task.StateSucceeded || ended.Outcome == nil:
-		return nil, fmt.Errorf("its run %s is %s: %s", run, ended.State, reasonOf(ended)), nil
+		return nil, nil, fmt.Errorf("its run %s is %s: %s", run, ended.State, reasonOf(ended)), nil
 	case ended.Outcome.Data != nil:
-		return ended.Outcome.Data, nil, nil
+		return ended.Outcome.Data, nil, nil, nil
 	}
 	text, problem = json.Marshal(ended.Outcome.Extra) // {success: true, items: [...]}
-	return text, problem, nil
+	return text, nil, problem, nil
 }
 
 func reasonOf(r task.Run) string {
@@ -282,7 +331,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	if turn.Call != "" && turn.RecordRun == nil {
 		return l.call(ctx, turn, asked, items)
 	}
-	text, problem, err := l.answer(ctx, turn, asked, turn.RecordRun)
+	text, sent, problem, err := l.answer(ctx, turn, asked, turn.RecordRun)
 	if err != nil {
 		return err
 	}
@@ -290,6 +339,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	if problem == nil {
 		again, problem = readRecord(items, text)
 	}
+	problem = sent.hideError(problem)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -301,7 +351,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	taken, err := l.store.RecordItems(writing, l.term, turn, items, again)
 	if err != nil {
 		if unusable(err) {
-			return errors.Join(err, l.recordFailed(ctx, turn, items, fmt.Errorf("its answer cannot be stored: %w", err)))
+			return errors.Join(err, l.recordFailed(ctx, turn, items, sent.hideError(fmt.Errorf("its answer cannot be stored: %w", err))))
 		}
 		return err
 	}

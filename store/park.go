@@ -191,9 +191,7 @@ func endWaits(ctx context.Context, tx pgx.Tx, ends []waitEnd) ([]uuid.UUID, erro
 }
 
 func resume(ctx context.Context, tx pgx.Tx, statement string, args ...any) ([]uuid.UUID, error) {
-	settings := &pgx.Batch{}
-	setBulkPlans(settings)
-	if err := tx.SendBatch(ctx, settings).Close(); err != nil {
+	if err := useBulkPlans(ctx, tx); err != nil {
 		return nil, err
 	}
 	rows, err := tx.Query(ctx, statement, args...)

@@ -42,6 +42,8 @@ type Taken struct {
 type itemStart struct {
 	NewItem
 	attempt int
+	again   bool // the source wants it to be run once more
+	wait    time.Duration
 	at      time.Time // not before; zero: now
 	run     *uuid.UUID
 }
@@ -77,8 +79,8 @@ func (s *Store) AcceptItems(ctx context.Context, term int64, turn SourceTurn, an
 			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE sources SET poll_run = NULL, failures = 0, error = $2, listed = $3, polled_at = clock_timestamp(),
-			next_poll_at = CASE WHEN version <> $4 THEN next_poll_at WHEN loop THEN clock_timestamp() + every_ms * interval '1 millisecond' END
-			WHERE name = $1`, src.Name, clean(answer.Remark), len(answer.Items), turn.Version)
+			next_poll_at = CASE WHEN version <> $4 OR next_poll_at > $5 THEN next_poll_at WHEN loop THEN clock_timestamp() + every_ms * interval '1 millisecond' END
+			WHERE name = $1`, src.Name, clean(answer.Remark), len(answer.Items), turn.Version, turn.At.Add(time.Millisecond))
 		return err
 	})
 	return taken, err
@@ -143,8 +145,17 @@ func (s *Store) startItems(ctx context.Context, tx pgx.Tx, view *laneView, src t
 	if err := takeKeys(ctx, tx, view, runs, keys, accepted); err != nil {
 		return err
 	}
+	ended, err := endedDuplicates(ctx, tx, wanted, accepted)
+	if err != nil {
+		return err
+	}
 	plan := newInsertion(view)
 	for i, start := range wanted {
+		if id := accepted[i].ID; ended[id] {
+			start.Refused = duplicateReason(*keys[i].Dedupe, id)
+			taken.Started, taken.Refused = taken.Started-1, taken.Refused+1
+			continue
+		}
 		start.run = &accepted[i].ID
 		if !accepted[i].Duplicate {
 			runs[i].Trace = s.trace(accepted[i].ID)
@@ -159,6 +170,34 @@ func (s *Store) startItems(ctx context.Context, tx pgx.Tx, view *laneView, src t
 	taken.Parcels = append(taken.Parcels, plan.parcels()...)
 	taken.Started, taken.Refused = taken.Started+len(wanted), taken.Refused+len(starts)-len(wanted)
 	return writeItems(ctx, tx, src.Name, starts)
+}
+
+// endedDuplicates returns the runs by which dedupe answers items that are to be run
+// once more, and that have ended: such an item would have ended again at once.
+func endedDuplicates(ctx context.Context, tx pgx.Tx, starts []*itemStart, accepted []Accepted) (map[uuid.UUID]bool, error) {
+	made, ended := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, a := range accepted {
+		if !a.Duplicate {
+			made[a.ID] = true
+		}
+	}
+	var ids []uuid.UUID
+	for i, start := range starts {
+		if id := accepted[i].ID; start.again && accepted[i].Duplicate && !made[id] {
+			ended[id], ids = true, append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	low, high := bounds(ids)
+	rows, err := tx.Query(ctx, `SELECT id FROM runs WHERE id = ANY ($1) AND id BETWEEN $2 AND $3 AND finished_at IS NULL`, ids, low, high)
+	if err != nil {
+		return nil, err
+	}
+	var id uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { delete(ended, id); return nil })
+	return ended, err
 }
 
 func chainsOf(starts []*itemStart) (chains []string) {
@@ -219,10 +258,14 @@ func writeItems(ctx context.Context, tx pgx.Tx, source string, starts []*itemSta
 	n := len(starts)
 	keys, tasks, reasons := make([]string, n), make([]string, n), make([]string, n)
 	attempts, priorities := make([]int32, n), make([]*int32, n)
+	waits := make([]float64, n) // of items that are refused once more, so that a source that insists is not told without a pause
 	params, chains, runs := make([]*string, n), make([]*string, n), make([]*uuid.UUID, n)
 	for i, start := range starts {
 		keys[i], attempts[i], reasons[i] = start.Key, int32(start.attempt), clean(start.Refused)
 		tasks[i] = clean(start.Task)
+		if start.again {
+			waits[i] = max(time.Second, start.wait).Seconds()
+		}
 		if start.Chain != nil {
 			tasks[i] = task.SourceItemPrefix + source
 		}
@@ -234,13 +277,13 @@ func writeItems(ctx context.Context, tx pgx.Tx, source string, starts []*itemSta
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO source_items AS t (source, key, attempt, state, task, params, chain, priority, run, reason, record_at, ended_at)
 		SELECT $1, key, attempt, CASE WHEN run IS NULL THEN 'refused' ELSE 'running' END, task, params::json, chain::json, priority, run, reason,
-			CASE WHEN run IS NULL THEN clock_timestamp() END, CASE WHEN run IS NULL THEN clock_timestamp() END
-		FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::int[], $8::uuid[], $9::text[])
-			AS i(key, attempt, task, params, chain, priority, run, reason)
+			CASE WHEN run IS NULL THEN clock_timestamp() + wait * interval '1 second' END, CASE WHEN run IS NULL THEN clock_timestamp() END
+		FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::int[], $8::uuid[], $9::text[], $10::float8[])
+			AS i(key, attempt, task, params, chain, priority, run, reason, wait)
 		ON CONFLICT (source, key) DO UPDATE SET attempt = excluded.attempt, state = excluded.state, task = excluded.task, params = excluded.params,
 			chain = excluded.chain, priority = excluded.priority, run = excluded.run, reason = excluded.reason, record_at = excluded.record_at,
 			ended_at = excluded.ended_at, result = NULL, record_run = NULL, tries = 0, error = '', started_at = clock_timestamp(), recorded_at = NULL`,
-		source, keys, attempts, tasks, params, chains, priorities, runs, reasons)
+		source, keys, attempts, tasks, params, chains, priorities, runs, reasons, waits)
 	return err
 }
 
@@ -264,53 +307,105 @@ type ItemOutcome struct {
 // keeps no other from being recorded. An item whose run was
 // retried before it could be recorded is put back to running.
 func (s *Store) ItemsToRecord(ctx context.Context, term int64, turn SourceTurn, limit, size int) ([]ItemOutcome, error) {
-	rows, err := s.pool.Query(ctx, `SELECT key, attempt, task, run, result, outcome, reason, started_at, finished_at, tries, again FROM (
-			SELECT i.key, i.attempt, i.task, i.run, coalesce(i.result, CASE WHEN i.state = 'ended' THEN 'failed' ELSE '' END) AS result, r.outcome::text AS outcome,
-				CASE WHEN i.state = 'ended' AND r.id IS NULL THEN 'its run is no longer kept' ELSE coalesce(nullif(i.reason, ''), r.reason, '') END AS reason,
-				r.started_at, r.finished_at, i.tries, r.id IS NOT NULL AND r.finished_at IS NULL AS again,
-				row_number() OVER o AS n, sum(coalesce(octet_length(r.outcome::text), 0) + octet_length(i.key) + 500) OVER o AS bytes, max(i.tries) OVER o AS worst
-			FROM (SELECT * FROM source_items WHERE source = $1 AND record_at <= (SELECT clock_timestamp()) ORDER BY record_at, key LIMIT $2) i
-				LEFT JOIN runs r ON r.id = i.run
-			WINDOW o AS (ORDER BY i.record_at, i.key)) x
-		WHERE n = 1 OR bytes <= $3 AND worst < 3 ORDER BY n`, turn.Name, limit, size)
+	page, err := s.dueItems(ctx, turn.Name, limit)
+	if err == nil && len(page) > 0 {
+		page, err = s.withOutcomes(ctx, page, size)
+	}
 	if err != nil {
 		return nil, wrap(err, "read the ended items of source "+turn.Name)
 	}
-	var list []ItemOutcome
-	var again []ItemOutcome
-	var one ItemOutcome
+	var list, again []ItemOutcome
+	for _, item := range page {
+		if item.retried {
+			again = append(again, item.ItemOutcome)
+		} else {
+			list = append(list, item.ItemOutcome)
+		}
+	}
+	return list, s.reopenItems(ctx, term, turn, again)
+}
+
+// dueItem is an item that the source is to be told of.
+type dueItem struct {
+	ItemOutcome
+	state   task.SourceItemState
+	retried bool // its run goes again
+}
+
+func (s *Store) dueItems(ctx context.Context, source string, limit int) ([]dueItem, error) {
+	rows, err := s.pool.Query(ctx, `SELECT key, attempt, task, run, coalesce(result, CASE WHEN state = 'ended' THEN 'failed' ELSE '' END), reason, tries, state
+		FROM source_items WHERE source = $1 AND record_at <= (SELECT clock_timestamp()) ORDER BY record_at, key LIMIT $2`, source, limit)
+	if err != nil {
+		return nil, err
+	}
+	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i dueItem, err error) {
+		return i, row.Scan(&i.Key, &i.Attempt, &i.Task, &i.Run, &i.State, &i.Reason, &i.Tries, &i.state)
+	})
+	for n, item := range page {
+		if item.Tries >= 3 {
+			return page[:max(n, 1)], err
+		}
+	}
+	return page, err
+}
+
+// withOutcomes returns the first of the items with what their runs have left, as
+// many as have together at most size bytes.
+func (s *Store) withOutcomes(ctx context.Context, page []dueItem, size int) ([]dueItem, error) {
+	runs, others, ids := make([]*uuid.UUID, len(page)), make([]int64, len(page)), []uuid.UUID{}
+	for i, item := range page {
+		runs[i], others[i] = item.Run, int64(len(item.Key)+500)
+		if item.Run != nil {
+			ids = append(ids, *item.Run)
+		}
+	}
+	low, high := bounds(ids)
+	rows, err := s.bulk.Query(ctx, `SELECT kept, outcome, reason, started_at, finished_at FROM (
+			SELECT i.n, r.id IS NOT NULL AS kept, r.outcome::text AS outcome, coalesce(r.reason, '') AS reason, r.started_at, r.finished_at,
+				sum(coalesce(octet_length(r.outcome::text), 0) + i.bytes) OVER (ORDER BY i.n) AS bytes
+			FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS i(run, bytes, n)
+				LEFT JOIN runs r ON r.id = i.run AND r.id = ANY ($3) AND r.id BETWEEN $4 AND $5) x
+		WHERE n = 1 OR bytes <= $6 ORDER BY n`, runs, others, ids, low, high, size)
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	var kept bool
 	var outcome *string
-	var retried bool
-	_, err = pgx.ForEachRow(rows, []any{&one.Key, &one.Attempt, &one.Task, &one.Run, &one.State, &outcome, &one.Reason, &one.StartedAt, &one.FinishedAt, &one.Tries, &retried}, func() error {
-		item := one
-		item.Outcome = nil
+	var reason string
+	var started, finished *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&kept, &outcome, &reason, &started, &finished}, func() error {
+		item := &page[n]
+		n++
+		item.StartedAt, item.FinishedAt, item.retried = started, finished, kept && finished == nil
 		if outcome != nil {
 			item.Outcome = json.RawMessage(*outcome)
 		}
-		if retried {
-			again = append(again, item)
-		} else {
-			list = append(list, item)
+		switch {
+		case item.state == task.ItemEnded && !kept:
+			item.Reason = "its run is no longer kept"
+		case item.Reason == "":
+			item.Reason = reason
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, wrap(err, "read the ended items of source "+turn.Name)
-	}
-	return list, s.reopenItems(ctx, term, turn, again)
+	return page[:n], err
 }
 
 func (s *Store) reopenItems(ctx context.Context, term int64, turn SourceTurn, items []ItemOutcome) error {
 	if len(items) == 0 {
 		return nil
 	}
+	return s.sourceTx(ctx, term, turn, func(tx pgx.Tx, _ task.Source, _ int64) error { return reopen(ctx, tx, turn.Name, items) })
+}
+
+// reopen puts ended items back to running, whose runs go again.
+func reopen(ctx context.Context, tx pgx.Tx, source string, items []ItemOutcome) error {
 	keys, attempts := keysOfItems(items)
-	return s.sourceTx(ctx, term, turn, func(tx pgx.Tx, _ task.Source, _ int64) error {
-		_, err := tx.Exec(ctx, `UPDATE source_items t SET state = 'running', result = NULL, ended_at = NULL, record_at = NULL, record_run = NULL
-			FROM unnest($2::text[], $3::int[]) AS i(key, attempt) WHERE t.source = $1 AND t.key = i.key AND t.attempt = i.attempt AND t.state = 'ended'`,
-			turn.Name, keys, attempts)
-		return err
-	})
+	_, err := tx.Exec(ctx, `UPDATE source_items t SET state = 'running', result = NULL, ended_at = NULL, record_at = NULL, record_run = NULL
+		FROM unnest($2::text[], $3::int[]) AS i(key, attempt) WHERE t.source = $1 AND t.key = i.key AND t.attempt = i.attempt AND t.state = 'ended'`,
+		source, keys, attempts)
+	return err
 }
 
 func keysOfItems(items []ItemOutcome) (keys []string, attempts []int32) {
@@ -342,6 +437,10 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 	if err != nil {
 		return Taken{}, err
 	}
+	items, retried, err := s.splitRetried(ctx, turn, items)
+	if err != nil {
+		return Taken{}, err
+	}
 	listed := make([]NewItem, len(stored))
 	for i, start := range stored {
 		listed[i] = start.NewItem
@@ -355,6 +454,11 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 		taken = Taken{}
 		if !sameRun(src.RecordRun, turn.RecordRun) {
 			return errSourceChanged
+		}
+		if len(retried) > 0 {
+			if err := reopen(ctx, tx, src.Name, retried); err != nil {
+				return err
+			}
 		}
 		keys, attempts := keysOfItems(items)
 		rows, err := tx.Query(ctx, `UPDATE source_items t SET state = 'recorded', recorded_at = clock_timestamp(), record_at = NULL, record_run = NULL, error = '',
@@ -376,9 +480,9 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 			if done[start.Key] != start.attempt {
 				continue // it has come again meanwhile
 			}
-			next := itemStart{NewItem: start.NewItem, attempt: start.attempt + 1}
+			next := itemStart{NewItem: start.NewItem, attempt: start.attempt + 1, again: true}
 			if wait := again[start.Key]; wait > 0 {
-				next.at = view.now.Add(wait)
+				next.wait, next.at = wait, view.now.Add(wait)
 			}
 			starts = append(starts, &next)
 		}
@@ -393,19 +497,53 @@ func (s *Store) RecordItems(ctx context.Context, term int64, turn SourceTurn, it
 	return taken, err
 }
 
-// storedItems reads what items that are to be run once more consist of.
+// splitRetried parts items from those whose runs were retried while the source was
+// told of them: it is told again when they end.
+func (s *Store) splitRetried(ctx context.Context, turn SourceTurn, items []ItemOutcome) (ended, retried []ItemOutcome, err error) {
+	keys, _ := keysOfItems(items)
+	rows, err := s.pool.Query(ctx, `SELECT key, run FROM source_items WHERE source = $1 AND key = ANY ($2) AND record_at IS NOT NULL AND run IS NOT NULL`, turn.Name, keys)
+	if err != nil {
+		return nil, nil, wrap(err, "read items of source "+turn.Name)
+	}
+	runOf := map[string]uuid.UUID{}
+	var ids []uuid.UUID
+	var key string
+	var run uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&key, &run}, func() error { runOf[key], ids = run, append(ids, run); return nil }); err != nil {
+		return nil, nil, wrap(err, "read items of source "+turn.Name)
+	}
+	if len(ids) == 0 {
+		return items, nil, nil
+	}
+	open, err := s.unfinished(ctx, ids)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, item := range items {
+		if open[runOf[item.Key]] {
+			retried = append(retried, item)
+		} else {
+			ended = append(ended, item)
+		}
+	}
+	return ended, retried, nil
+}
+
+// storedItems reads what items that are to be run once more consist of. One that
+// names no work is refused once more, for the same reason.
 func (s *Store) storedItems(ctx context.Context, turn SourceTurn, keys []string) ([]itemStart, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	rows, err := s.pool.Query(ctx, `SELECT key, attempt, CASE WHEN chain IS NULL THEN task ELSE '' END, params::text, chain::text, priority FROM source_items
+	rows, err := s.pool.Query(ctx, `SELECT key, attempt, CASE WHEN chain IS NULL THEN task ELSE '' END, params::text, chain::text, priority,
+			CASE WHEN state = 'refused' AND task = '' THEN reason ELSE '' END FROM source_items
 		WHERE source = $1 AND key = ANY ($2) AND record_at IS NOT NULL ORDER BY key`, turn.Name, keys)
 	if err != nil {
 		return nil, wrap(err, "read items of source "+turn.Name)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i itemStart, err error) {
 		var params, chain *string
-		if err = row.Scan(&i.Key, &i.attempt, &i.Task, &params, &chain, &i.Priority); err != nil {
+		if err = row.Scan(&i.Key, &i.attempt, &i.Task, &params, &chain, &i.Priority, &i.Refused); err != nil {
 			return i, err
 		}
 		if params != nil {

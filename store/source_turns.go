@@ -16,34 +16,52 @@ import (
 type SourceTurn struct {
 	task.Source
 	Version int64     // of the definition
-	At      time.Time // when it was looked at; what it answers is younger
+	At      time.Time // when it was looked at, to the millisecond; what it answers is younger
 	Poll    bool      // it is to be polled, or its poll_run has ended
 	Record  bool      // it is to be told of items, or its record_run has ended
 }
 
+// dueSources gives those that have waited longest first.
 const dueSources = `SELECT * FROM (SELECT ` + sourceColumns + `,
-		CASE WHEN s.poll_run IS NULL THEN NOT s.paused AND coalesce(s.next_poll_at <= (SELECT clock_timestamp()), false)
+		s.name <> ALL ($1) AND CASE WHEN s.poll_run IS NULL THEN NOT s.paused AND coalesce(s.next_poll_at <= (SELECT clock_timestamp()), false)
 			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.poll_run AND r.finished_at IS NULL) END AS poll,
-		CASE WHEN s.record_run IS NULL THEN coalesce(s.record_at <= (SELECT clock_timestamp()), true)
-				AND EXISTS (SELECT 1 FROM source_items i WHERE i.source = s.name AND i.record_at <= (SELECT clock_timestamp()))
-			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.record_run AND r.finished_at IS NULL) END AS record, (SELECT clock_timestamp()) AS at
-	FROM sources s) d WHERE d.poll OR d.record ORDER BY d.next_poll_at, d.name`
+		s.name <> ALL ($2) AND CASE WHEN s.record_run IS NULL THEN coalesce(s.record_at <= (SELECT clock_timestamp()), true)
+				AND coalesce(first.record_at <= (SELECT clock_timestamp()), false)
+			ELSE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.record_run AND r.finished_at IS NULL) END AS record, (SELECT clock_timestamp()) AS at,
+		first.record_at AS first_record
+	FROM sources s LEFT JOIN LATERAL (SELECT i.record_at FROM source_items i WHERE i.source = s.name AND i.record_at IS NOT NULL
+		ORDER BY i.record_at LIMIT 1) first ON true) d
+	WHERE d.poll OR d.record ORDER BY least(CASE WHEN d.poll THEN d.next_poll_at END, CASE WHEN d.record THEN d.first_record END) NULLS FIRST, d.name LIMIT $3`
+
+// DueFilter leaves sources out of a look for due ones.
+type DueFilter struct {
+	NoPoll, NoRecord []string // names of sources that are not to be polled, or told
+	Limit            int
+}
 
 // DueSources returns the sources of which something is due by the database
 // clock. It writes nothing.
-func (s *Store) DueSources(ctx context.Context) ([]SourceTurn, error) {
-	rows, err := s.pool.Query(ctx, dueSources)
+func (s *Store) DueSources(ctx context.Context, filter DueFilter) ([]SourceTurn, error) {
+	rows, err := s.pool.Query(ctx, dueSources, notNil(filter.NoPoll), notNil(filter.NoRecord), filter.Limit)
 	if err != nil {
 		return nil, wrap(err, "look for due sources")
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t SourceTurn, err error) {
-		t.Source, t.Version, err = scanSource(row, &t.Poll, &t.Record, &t.At)
+		t.Source, t.Version, err = scanSource(row, &t.Poll, &t.Record, &t.At, nil)
 		if t.PollRun != nil {
 			t.At = timeOf(*t.PollRun)
 		}
 		return t, err
 	})
 	return list, wrap(err, "look for due sources")
+}
+
+// notNil makes an empty array of nil, which would be NULL.
+func notNil(names []string) []string {
+	if names == nil {
+		return []string{}
+	}
+	return names
 }
 
 // errSourceChanged answers a write about a source that is gone, or whose call it
@@ -64,6 +82,9 @@ func (s *Store) sourceTx(ctx context.Context, term int64, turn SourceTurn, work 
 		if err != nil {
 			return err
 		}
+		if !src.CreatedAt.Equal(turn.CreatedAt) {
+			return errSourceChanged // it was deleted and made anew
+		}
 		return work(tx, src, version)
 	})
 }
@@ -71,7 +92,8 @@ func (s *Store) sourceTx(ctx context.Context, term int64, turn SourceTurn, work 
 func sameRun(a, b *uuid.UUID) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
 
 // FailPoll records that a poll gave nothing. The source is polled again after a
-// wait that grows from every to five minutes.
+// wait that grows from every to five minutes, or at once when that was asked for
+// while it was polled.
 func (s *Store) FailPoll(ctx context.Context, term int64, turn SourceTurn, problem string) error {
 	return s.sourceTx(ctx, term, turn, func(tx pgx.Tx, src task.Source, version int64) error {
 		if !sameRun(src.PollRun, turn.PollRun) || version != turn.Version {
@@ -79,8 +101,8 @@ func (s *Store) FailPoll(ctx context.Context, term int64, turn SourceTurn, probl
 			return err
 		}
 		_, err := tx.Exec(ctx, `UPDATE sources SET poll_run = NULL, failures = failures + 1, error = $2,
-			next_poll_at = clock_timestamp() + interval '1 millisecond' * (0.75 + random() / 2)
-				* least(greatest(300000, every_ms), greatest(every_ms, 1000) * power(2, least(failures, 20))) WHERE name = $1`, turn.Name, clean(problem))
+			next_poll_at = CASE WHEN next_poll_at > $3 THEN next_poll_at ELSE clock_timestamp() + interval '1 millisecond' * (0.75 + random() / 2)
+				* least(greatest(300000, every_ms), greatest(every_ms, 1000) * power(2, least(failures, 20))) END WHERE name = $1`, turn.Name, clean(problem), turn.At.Add(time.Millisecond))
 		return err
 	})
 }
@@ -218,9 +240,12 @@ func (s *Store) EndItems(ctx context.Context, term int64, after uuid.UUID) (next
 		if err := holdTerm(ctx, tx, term); err != nil {
 			return err
 		}
+		if err := useBulkPlans(ctx, tx); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `UPDATE source_items i SET state = 'ended', result = o.state, ended_at = coalesce(o.finished_at, clock_timestamp()), record_at = clock_timestamp()
 			FROM (SELECT x.id, r.state, r.finished_at FROM unnest($1::uuid[]) AS x(id) LEFT JOIN runs r ON r.id = x.id AND r.id = ANY ($1) AND r.id BETWEEN $2 AND $3) o
-			WHERE i.state = 'running' AND i.run = o.id AND (o.state IS NULL OR o.finished_at IS NOT NULL)`, over, low, high)
+			WHERE i.state = 'running' AND i.run = ANY ($1) AND i.run BETWEEN $2 AND $3 AND i.run = o.id AND (o.state IS NULL OR o.finished_at IS NOT NULL)`, over, low, high)
 		ended = tag.RowsAffected()
 		return err
 	})

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,14 +12,20 @@ import (
 	"github.com/catena-run/catena/task"
 )
 
+// sourceColumns are read by scanSource. A time that is infinity, which keeps a source
+// from being polled or told, is shown as none.
 const sourceColumns = `s.name, s.description, s.http::text, coalesce(s.call, ''), s.every_ms, s.loop, s.runtime, s."limit", s.timeout_ms, s.queue, s.task,
-	s.params::text, s.paused, s.note, s.version, s.next_poll_at, s.polled_at, s.poll_run, s.listed, s.failures, s.error,
-	s.record_at, s.record_run, s.record_failures, s.record_error, s.created_at, s.updated_at`
+	s.params::text, s.paused, s.note, s.version,
+	CASE WHEN isfinite(s.next_poll_at) THEN s.next_poll_at END AS next_poll_at, s.polled_at, s.poll_run, s.listed, s.failures, s.error,
+	CASE WHEN isfinite(s.record_at) THEN s.record_at END AS record_at, s.record_run, s.record_failures, s.record_error, s.created_at, s.updated_at`
 
-const countedSources = `SELECT ` + sourceColumns + `, c.running, c.ended, c.refused FROM sources s CROSS JOIN LATERAL (
-	SELECT count(*) FILTER (WHERE i.state = 'running') AS running, count(*) FILTER (WHERE i.state = 'ended') AS ended,
-		count(*) FILTER (WHERE i.state = 'refused') AS refused
-	FROM source_items i WHERE i.source = s.name AND i.state <> 'recorded') c `
+var countedSources = `SELECT ` + sourceColumns + `, ` + countOf(task.ItemRunning) + `, ` + countOf(task.ItemEnded) + `, ` + countOf(task.ItemRefused) + ` FROM sources s `
+
+// countOf counts items of a source in a state, no further than countLimit.
+func countOf(state task.SourceItemState) string {
+	return fmt.Sprintf(`(SELECT count(*) FROM (SELECT 1 FROM source_items i
+		WHERE i.source = s.name AND i.state = '%s' AND i.state <> 'recorded' LIMIT %d) c)`, state, countLimit)
+}
 
 // scanSource reads sourceColumns and then more.
 func scanSource(row pgx.Row, more ...any) (s task.Source, version int64, err error) {
@@ -39,6 +47,7 @@ func scanSource(row pgx.Row, more ...any) (s task.Source, version int64, err err
 			s.HTTP.URL = "" // written by hand: Validate says what is wrong
 		}
 	}
+	s.SourceDefinition = s.Normalize() // a row that was written by hand has no defaults within http
 	s.Status = statusOf(s)
 	return s, version, nil
 }
@@ -154,17 +163,28 @@ func (s *Store) ResumeSource(ctx context.Context, name string) (task.Source, err
 
 // PollSource has a source polled and told at once, whatever it waits for.
 func (s *Store) PollSource(ctx context.Context, name string) (task.Source, error) {
-	before, err := s.Source(ctx, name)
+	if !storable(name) {
+		return task.Source{}, s.unknownSource(ctx, name)
+	}
+	err := s.inTx(ctx, "poll source "+name, func(tx pgx.Tx) error {
+		var paused bool
+		err := tx.QueryRow(ctx, `UPDATE sources SET next_poll_at = CASE WHEN paused THEN next_poll_at ELSE clock_timestamp() END,
+			record_at = CASE WHEN paused THEN record_at END WHERE name = $1 RETURNING paused`, name).Scan(&paused)
+		switch {
+		case isMissing(err):
+			return s.unknownSource(ctx, name)
+		case err != nil:
+			return err
+		case paused:
+			return task.Errorf(task.CodeConflict, "source %s is paused", name).Fix("catena source resume %s", name)
+		}
+		_, err = tx.Exec(ctx, `UPDATE source_items SET record_at = clock_timestamp() WHERE source = $1 AND record_at > (SELECT clock_timestamp())`, name)
+		return err
+	})
 	if err != nil {
-		return before, err
+		return task.Source{}, err
 	}
-	if before.Paused {
-		return before, task.Errorf(task.CodeConflict, "source %s is paused", name).Fix("catena source resume %s", name)
-	}
-	if _, err := s.pool.Exec(ctx, `UPDATE source_items SET record_at = clock_timestamp() WHERE source = $1 AND record_at > (SELECT clock_timestamp())`, name); err != nil {
-		return before, wrap(err, "poll source "+name)
-	}
-	return s.changeSource(ctx, name, `UPDATE sources SET next_poll_at = clock_timestamp(), record_at = NULL WHERE name = $1`)
+	return s.Source(ctx, name)
 }
 
 func (s *Store) changeSource(ctx context.Context, name, statement string, args ...any) (task.Source, error) {
@@ -215,24 +235,48 @@ type ItemFilter struct {
 	Limit  int
 }
 
-// SourceItems lists items of a source, those that it waits for first.
+// SourceItems lists items of a source: those that it waits for, the newest
+// first, and then those that were recorded, the last first.
 func (s *Store) SourceItems(ctx context.Context, filter ItemFilter) ([]task.SourceItem, error) {
 	if !storable(filter.Source) {
 		return nil, s.unknownSource(ctx, filter.Source)
 	}
-	states := make([]string, len(filter.States))
-	for i, state := range filter.States {
-		states[i] = string(state)
+	states := filter.States
+	if len(states) == 0 {
+		states = task.SourceItemStates[:]
 	}
-	rows, err := s.pool.Query(ctx, `SELECT source, key, attempt, state, task, run, coalesce(result, ''), reason, tries, error, record_at, started_at, ended_at, recorded_at
-		FROM source_items WHERE source = $1 AND (cardinality($2::text[]) = 0 OR state = ANY ($2))
-		ORDER BY state = 'recorded', started_at DESC, key LIMIT $3`, filter.Source, states, filter.Limit)
-	if err != nil {
-		return nil, wrap(err, "read the items of source "+filter.Source)
+	var open []string
+	for _, state := range states {
+		if state != task.ItemRecorded {
+			open = append(open, string(state))
+		}
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[task.SourceItem])
+	var list []task.SourceItem
+	var err error
+	if len(open) > 0 {
+		list, err = s.items(ctx, `SELECT i.* FROM unnest($2::text[]) AS o(state) CROSS JOIN LATERAL (SELECT `+itemColumns+` FROM source_items
+				WHERE source = $1 AND state = o.state AND state <> 'recorded' ORDER BY started_at DESC, key LIMIT $3) i
+			ORDER BY i.started_at DESC, i.key LIMIT $3`, filter.Source, open, filter.Limit)
+	}
+	if err == nil && len(list) < filter.Limit && slices.Contains(states, task.ItemRecorded) {
+		var recorded []task.SourceItem
+		recorded, err = s.items(ctx, `SELECT `+itemColumns+` FROM source_items WHERE source = $1 AND state = 'recorded'
+			ORDER BY recorded_at DESC, key LIMIT $2`, filter.Source, filter.Limit-len(list))
+		list = append(list, recorded...)
+	}
 	if err == nil && len(list) == 0 {
 		_, err = s.Source(ctx, filter.Source)
 	}
 	return list, wrap(err, "read the items of source "+filter.Source)
+}
+
+const itemColumns = `source, key, attempt, state, task, run, coalesce(result, '') AS result, reason, tries, error,
+	CASE WHEN isfinite(record_at) THEN record_at END AS record_at, started_at, ended_at, recorded_at`
+
+func (s *Store) items(ctx context.Context, query string, args ...any) ([]task.SourceItem, error) {
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[task.SourceItem])
 }

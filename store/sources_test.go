@@ -269,6 +269,8 @@ func TestFailuresOfASourceWaitLongerAndLonger(t *testing.T) {
 	f := open(t)
 	turn := f.source(task.SourceDefinition{Every: task.Duration(time.Second)})
 	for n := 1; n <= 12; n++ {
+		f.exec(`UPDATE sources SET next_poll_at = clock_timestamp()`)
+		turn = f.turn("work")
 		require.NoError(t, f.FailPoll(t.Context(), f.term, turn, fmt.Sprintf("problem %d\x00", n)))
 		turn = f.turn("work")
 		require.Equal(t, n, turn.Failures)
@@ -300,12 +302,12 @@ func TestFailuresOfASourceWaitLongerAndLonger(t *testing.T) {
 	}
 	require.Len(t, f.toRecord(turn), 1)
 	require.Equal(t, "no", f.items("work")["a"].Error)
-	due, err := f.DueSources(t.Context())
+	due, err := f.DueSources(t.Context(), store.DueFilter{Limit: 100})
 	require.NoError(t, err)
 	require.Empty(t, due, "neither the poll nor the record is due")
 	_, err = f.PollSource(t.Context(), "work")
 	require.NoError(t, err)
-	due, err = f.DueSources(t.Context())
+	due, err = f.DueSources(t.Context(), store.DueFilter{Limit: 100})
 	require.NoError(t, err)
 	require.Len(t, due, 1)
 	require.True(t, due[0].Poll)
@@ -405,7 +407,7 @@ func TestASourceThatIsAFunctionIsAskedByRuns(t *testing.T) {
 // due returns what is due of a source.
 func (f *fixture) due(name string) (turn store.SourceTurn) {
 	f.t.Helper()
-	list, err := f.DueSources(context.Background())
+	list, err := f.DueSources(context.Background(), store.DueFilter{Limit: 100})
 	require.NoError(f.t, err)
 	for _, one := range list {
 		if one.Name == name {

@@ -115,6 +115,12 @@ func setBulkPlans(batch *pgx.Batch) {
 	}
 }
 
+func useBulkPlans(ctx context.Context, tx pgx.Tx) error {
+	settings := &pgx.Batch{}
+	setBulkPlans(settings)
+	return tx.SendBatch(ctx, settings).Close()
+}
+
 func openPool(ctx context.Context, url string, conns int32, settings map[string]string) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {

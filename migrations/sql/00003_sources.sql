@@ -81,10 +81,11 @@ CREATE TABLE source_items (
     CHECK ((recorded_at IS NOT NULL) = (state = 'recorded')),
     CHECK (run IS NOT NULL OR state IN ('refused', 'recorded'))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-CREATE INDEX source_items_open ON source_items (source, state) WHERE state <> 'recorded';
+CREATE INDEX source_items_open ON source_items (source, state, started_at) WHERE state <> 'recorded';
 CREATE INDEX source_items_running ON source_items (run) WHERE state = 'running';
 CREATE INDEX source_items_record ON source_items (source, record_at) WHERE record_at IS NOT NULL;
 CREATE INDEX source_items_recorded ON source_items (recorded_at) WHERE state = 'recorded';
+CREATE INDEX source_items_latest ON source_items (source, recorded_at) WHERE state = 'recorded';
 
 -- +goose Down
 DROP TABLE source_items, sources;
