@@ -81,7 +81,8 @@ func dummy(kind string) {
 		time.Sleep(300 * time.Millisecond)
 		note("ready")
 	}
-	if kind != "first" || alone() {
+	first := alone()
+	if kind != "first" && kind != "lonely" || first {
 		_ = reports.Encode(master.Report{Epoch: int64(os.Getpid()), ID: strconv.Itoa(os.Getpid())})
 	}
 	switch kind {
@@ -108,8 +109,12 @@ func dummy(kind string) {
 		select {
 		case <-terms:
 			note("term")
-			if kind == "stubborn" || kind == "bomb" {
+			if kind == "stubborn" || kind == "bomb" || kind == "lonely" && !first {
 				continue
+			}
+			if kind == "lingering" {
+				time.Sleep(400 * time.Millisecond)
+				note("end")
 			}
 			os.Exit(0)
 		case <-ticker.C:

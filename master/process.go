@@ -176,42 +176,52 @@ func (p *process) drainAsAsked(why healthcheck.Reason) {
 }
 
 // hand has a successor take the place of p, which then drains beside it. One
-// slot of a master at a time does so, unless memory presses. A worker that is
-// merely old goes on when there is no successor.
+// slot of a master at a time does so, unless memory presses: the next may when p
+// has ended. A worker that is merely old goes on when there is no successor.
 func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *process, replaced bool) {
 	asked := why.Cause == healthcheck.CauseAsked
 	if !asked && !p.holdoff.over(time.Now()) {
 		return nil, false
 	}
+	release := func() {}
 	if why.Cause.Planned() {
 		select {
 		case <-p.replacing:
-			defer func() { p.replacing <- struct{}{} }()
+			release = func() { p.replacing <- struct{}{} }
 		default:
 			return nil, false // the next check asks again
 		}
 	}
 	p.sayReplaced(why)
 	p.advance(task.OrderReplacing, "")
-	next, failed := p.replace(ctx, p)
-	if next == nil {
-		p.advance(task.OrderFailed, failed+"; the worker goes on")
+	s := p.replace(ctx, p)
+	if s.next == nil {
 		p.holdoff.failed(time.Now())
 	}
-	if next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
+	if s.next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
+		if ctx.Err() == nil {
+			p.advance(task.OrderFailed, s.failed+"; the worker goes on")
+		}
+		p.draining.Go(func() {
+			defer release()
+			s.dismiss()
+		})
 		return nil, false
 	}
+	p.draining.Go(s.dismiss)
 	if !p.child.Alive() {
-		p.over(death{})
-		return next, true
+		release()
+		p.over(s.end)
+		return s.next, true
 	}
 	p.draining.Go(func() {
+		defer release()
 		p.advance(task.OrderDraining, "")
 		p.drain()
 		p.advance(task.OrderDone, "")
 		p.over(deathFor(why))
 	})
-	return next, true
+	return s.next, true
 }
 
 func (p *process) sayReplaced(why healthcheck.Reason) {
