@@ -21,9 +21,16 @@ func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
 
 // OnOrder has advanced told how orders come along.
 func (m *Master) OnOrder(advanced func(epoch int64, state task.OrderState, detail string)) {
-	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+	m.OnOrderErr(func(epoch int64, state task.OrderState, detail string) error {
 		advanced(epoch, state, detail)
 		return nil
+	})
+}
+
+// OnOrderErr has advanced told how orders come along; it may fail to note that.
+func (m *Master) OnOrderErr(advanced func(epoch int64, state task.OrderState, detail string) error) {
+	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+		return advanced(epoch, state, detail)
 	}
 }
 

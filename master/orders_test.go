@@ -1,6 +1,7 @@
 package master_test
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 	"testing"
@@ -84,6 +85,47 @@ func TestARestartWhoseReplacementDoesNotComeUpFails(t *testing.T) {
 	require.Equal(t, "its replacement did not begin its work within 200ms; the worker goes on", o.last)
 	require.False(t, gone(first))
 	require.Equal(t, first, s.working()[0].PID)
+}
+
+// A beat may read an order just before its failure is written.
+func TestAFailedOrderIsNotCarriedOutAgain(t *testing.T) {
+	t.Parallel()
+	s := start(t, "first", func(cfg *master.Supervision) { cfg.ReadyWithin = 50 * time.Millisecond })
+	asked := time.Now()
+	give := func(pid int) {
+		s.boss.Obey([]task.WorkerOrder{{Epoch: int64(pid), Kind: task.OrderRestart, AskedBy: "ann", AskedAt: asked, State: task.OrderReplacing}})
+	}
+	var o orders
+	var at []time.Time
+	away := true
+	first := s.working()[0].PID
+	s.boss.OnOrderErr(func(_ int64, state task.OrderState, detail string) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.seen, o.last, at = append(o.seen, state), detail, append(at, time.Now())
+		if state == task.OrderFailed && away {
+			away = false
+			go give(first) // as a beat that read it before
+			return errors.New("the database is away")
+		}
+		return nil
+	})
+	give(first)
+	failed := []task.OrderState{task.OrderReplacing, task.OrderFailed}
+	require.Eventually(t, func() bool { return len(o.states()) >= 2 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { give(first); return len(o.states()) == 3 }, patience, 5*time.Millisecond, "its failure is written when the database answers")
+	failed = append(failed, task.OrderFailed)
+	require.Never(t, func() bool { give(first); return len(o.states()) > 3 }, 200*time.Millisecond, 10*time.Millisecond)
+	require.Equal(t, failed, o.states())
+	require.Contains(t, o.last, "the worker goes on")
+
+	asked = asked.Add(time.Second) // somebody asks again: it waits its time
+	give(first)
+	require.Eventually(t, func() bool { return len(o.states()) > 3 }, patience, time.Millisecond)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	require.Equal(t, task.OrderReplacing, o.seen[3])
+	require.Greater(t, at[3].Sub(at[1]), 900*time.Millisecond)
 }
 
 func TestADrainedWorkersSlotIsFilledAgain(t *testing.T) {

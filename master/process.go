@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,12 +27,11 @@ type process struct {
 	meter   *healthcheck.Meter
 	log     logrus.FieldLogger
 	started time.Time
-	ready   chan struct{}                    // closed at the first session
-	begun   func()                           // called then
-	ended   chan struct{}                    // its reports have ended
-	link    *os.File                         // to the worker
-	order   atomic.Pointer[task.WorkerOrder] // that is not carried out yet
-	wake    chan struct{}                    // there is an order
+	ready   chan struct{} // closed at the first session
+	begun   func()        // called then
+	ended   chan struct{} // its reports have ended
+	link    *os.File      // to the worker
+	wake    chan struct{} // there is an order
 
 	// of the goroutine that watches it
 	probes  int64
@@ -42,6 +40,8 @@ type process struct {
 	cut     bool          // the last thing said to the worker was cut off
 
 	mu      sync.Mutex
+	order   *task.WorkerOrder // that is not carried out yet
+	failed  *failedOrder
 	epoch   int64
 	id      string
 	beat    time.Time
@@ -179,8 +179,8 @@ func (p *process) drainAsAsked(why healthcheck.Reason) {
 // slot of a master at a time does so, unless memory presses: the next may when p
 // has ended. A worker that is merely old goes on when there is no successor.
 func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *process, replaced bool) {
-	asked := why.Cause == healthcheck.CauseAsked
-	if !asked && !p.holdoff.over(time.Now()) {
+	first := why.Cause == healthcheck.CauseAsked && !p.repeats()
+	if !first && !p.holdoff.over(time.Now()) {
 		return nil, false
 	}
 	release := func() {}
@@ -200,7 +200,7 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 	}
 	if s.next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
 		if ctx.Err() == nil {
-			p.advance(task.OrderFailed, s.failed+"; the worker goes on")
+			p.fails(s.failed + "; the worker goes on")
 		}
 		p.draining.Go(func() {
 			defer release()

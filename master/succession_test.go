@@ -33,7 +33,7 @@ func TestAWorkerThatHangsWhileItIsReplacedIsKilled(t *testing.T) {
 func TestAReplacementThatDoesNotEndHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t, "lonely", func(cfg *master.Supervision) {
-		cfg.ReadyWithin, cfg.DrainTimeout, cfg.Policy.HangAfter = 100*time.Millisecond, time.Minute, time.Second
+		cfg.ReadyWithin, cfg.DrainTimeout, cfg.Policy.HangAfter = 2*time.Second, time.Minute, time.Second
 	})
 	var o orders
 	o.follow(s)
