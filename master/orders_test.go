@@ -179,10 +179,11 @@ func TestAWorkerThatLeavesProbesUnansweredIsKilled(t *testing.T) {
 // It is noticed in less than three checks of a second.
 func TestASuspendedWorkerIsNoticedInTime(t *testing.T) {
 	t.Parallel()
-	s := start(t, "good", func(cfg *master.Supervision) {
+	s := start(t, "prompt", func(cfg *master.Supervision) {
 		cfg.CheckEvery, cfg.Policy.HangAfter = time.Second, 2800*time.Millisecond
 	})
 	first := s.working()[0].PID
+	s.until("probe", 2)
 	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
 	stopped := time.Now()
 	s.until("start", 2)
@@ -202,4 +203,33 @@ func TestAWorkerThatKillsItselfSaysWhy(t *testing.T) {
 	d := s.dead(1)[0]
 	require.Equal(t, "uses 900.0 MiB of memory, the limit is 400.0 MiB", d.reason)
 	require.False(t, d.planned)
+}
+
+// A worker that hangs while it drains has not ended as planned.
+func TestADrainingWorkerThatHangsDidNotEndAsPlanned(t *testing.T) {
+	t.Parallel()
+	s := start(t, "stuck", func(cfg *master.Supervision) { cfg.DrainTimeout, cfg.Policy.HangAfter = time.Minute, time.Second })
+	s.until("probe", 1)
+	s.order(task.OrderRestart, s.working()[0].PID)
+	d := s.dead(1)[0]
+	require.False(t, d.planned)
+	require.Contains(t, d.reason, "no sign of life")
+}
+
+// A worker that starts slowly says nothing for longer than it may later.
+func TestAWorkerHasTimeToStart(t *testing.T) {
+	t.Parallel()
+	s := start(t, "silent", func(cfg *master.Supervision) { cfg.Policy.HangAfter = 100 * time.Millisecond })
+	require.Equal(t, 1, s.working()[0].Starts)
+	require.Len(t, s.until("start", 1), 1)
+}
+
+// A worker that ends in order but at once is no better than one that crashes.
+func TestAWorkerThatQuitsAtOnceWaits(t *testing.T) {
+	t.Parallel()
+	s := start(t, "quits", nil)
+	require.Eventually(t, func() bool {
+		slots := s.boss.Slots()
+		return len(slots) > 0 && slots[0].State == task.SlotCrashLoop && slots[0].Last == "ended by itself"
+	}, patience, time.Millisecond)
 }

@@ -2,10 +2,8 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -47,6 +45,7 @@ type process struct {
 	beat    time.Time
 	checked time.Time // by awake
 	last    healthcheck.Figures
+	heard   bool // it has said something
 	probed  bool // it answers probes
 	runs    int64
 	late    time.Duration
@@ -117,11 +116,10 @@ func (p *process) watch(ctx context.Context) (next *process, planned bool) {
 		select {
 		case <-p.child.Done():
 			p.over(death{})
-			return nil, p.child.Err() == nil
+			return nil, false
 		case <-ctx.Done():
 			p.place.drains(p.child.PID())
-			p.drain()
-			p.over(death{planned: true, reason: "it is not needed any more"})
+			p.over(p.drain(death{planned: true, reason: "it is not needed any more"}))
 			return nil, true
 		case <-p.wake:
 		case <-ticker.C:
@@ -159,10 +157,27 @@ func (p *process) untilHanging() time.Duration {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if left := p.cfg.Policy.HangAfter - time.Since(p.beat); left > 0 {
+	if left := p.hangAfter() - time.Since(p.beat); left > 0 {
 		return left + time.Millisecond
 	}
 	return p.cfg.CheckEvery // it is silent and busy
+}
+
+// unprobedHang is how long a worker may at least be silent that answers no probes:
+// it gives a sign of life each second.
+const unprobedHang = 3 * time.Second
+
+// hangAfter is how long the process may be silent; the caller holds p.mu. One that
+// starts has said nothing yet.
+func (p *process) hangAfter() time.Duration {
+	limit := p.cfg.Policy.HangAfter
+	switch {
+	case limit == 0 || p.probed:
+		return limit
+	case !p.heard:
+		return max(limit, p.cfg.ReadyWithin)
+	}
+	return max(limit, unprobedHang)
 }
 
 // drainAsAsked ends a worker that somebody wants away; its slot is filled again.
@@ -170,9 +185,9 @@ func (p *process) drainAsAsked(why healthcheck.Reason) {
 	p.log.WithField("reason", why.Text).Warn("worker is drained")
 	p.place.drains(p.child.PID())
 	p.advance(task.OrderDraining, "")
-	p.drain()
+	d := p.drain(death{planned: true, reason: why.Text})
 	p.advance(task.OrderDone, "")
-	p.over(death{planned: true, reason: why.Text})
+	p.over(d)
 }
 
 // hand has a successor take the place of p, which then drains beside it. One
@@ -217,9 +232,9 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 	p.draining.Go(func() {
 		defer release()
 		p.advance(task.OrderDraining, "")
-		p.drain()
+		d := p.drain(deathFor(why))
 		p.advance(task.OrderDone, "")
-		p.over(deathFor(why))
+		p.over(d)
 	})
 	return s.next, true
 }
@@ -247,6 +262,8 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	p.awake(now)
 	f.BeatAt, f.Runs, f.Late, f.LateRun = p.beat, p.runs, p.late, p.lateRun
 	p.last = f
+	policy := p.cfg.Policy
+	policy.HangAfter = p.hangAfter()
 	p.mu.Unlock()
 	if now.Sub(f.BeatAt) <= p.cfg.CheckEvery+p.cfg.CheckEvery/2 {
 		p.cpu = f.CPUTime
@@ -260,7 +277,7 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	if now.Sub(p.started) > steadyAfter {
 		p.place.steady()
 	}
-	return p.cfg.Policy.Decide(f, now)
+	return policy.Decide(f, now)
 }
 
 func (p *process) kill() {
@@ -268,15 +285,14 @@ func (p *process) kill() {
 	<-p.child.Done()
 }
 
-// drain asks the worker to finish. It is killed when that takes too long, or
-// when the policy would kill it meanwhile.
-func (p *process) drain() {
+// drain asks the worker to finish, which is the end that it then has. It is
+// killed when that takes too long, or when the policy would kill it meanwhile:
+// that is no planned end.
+func (p *process) drain(end death) death {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout+p.cfg.KillAfter)
 	defer cancel()
 	var watching sync.WaitGroup
-	defer watching.Wait()
 	done := make(chan struct{})
-	defer close(done)
 	watching.Go(func() {
 		ticker := time.NewTicker(p.cfg.CheckEvery)
 		defer ticker.Stop()
@@ -289,6 +305,8 @@ func (p *process) drain() {
 				if action, why := p.judge(time.Now()); action == healthcheck.ActionKill {
 					p.log.WithField("reason", why.Text).Warn("a draining worker is killed")
 					_ = p.child.Signal(syscall.SIGKILL)
+					end = deathFor(why)
+					return
 				}
 			}
 		}
@@ -296,6 +314,9 @@ func (p *process) drain() {
 	if err := p.child.Stop(ctx, syscall.SIGTERM); err != nil {
 		p.log.WithError(err).Warn("cannot stop the worker")
 	}
+	close(done)
+	watching.Wait()
+	return end
 }
 
 // over reports the end of the process, so that its runs are taken back at once,
@@ -304,11 +325,12 @@ func (p *process) over(d death) string {
 	<-p.ended
 	p.explain(&d)
 	log := p.log.WithFields(logrus.Fields{"lived": time.Since(p.started).Round(time.Millisecond).String(), "reason": d.reason})
-	var exit *exec.ExitError
-	if err := p.child.Err(); d.planned || err == nil || !errors.As(err, &exit) {
+	if d.planned || p.child.Err() == nil {
 		log.Info("worker process ended")
 	} else {
 		log.Warn("worker process died")
+	}
+	if !d.planned {
 		p.place.dies(d.reason)
 	}
 	p.leaveCgroup()

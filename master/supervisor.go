@@ -201,8 +201,7 @@ type succession struct {
 // dismiss ends a successor that is not wanted.
 func (s succession) dismiss() {
 	if s.spare != nil {
-		s.spare.drain()
-		s.spare.over(death{planned: true, reason: "it was not ready in time"})
+		s.spare.over(s.spare.drain(death{planned: true, reason: "it was not ready in time"}))
 	}
 }
 
