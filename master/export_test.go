@@ -19,6 +19,9 @@ func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned b
 // Obey gives orders to the supervisor.
 func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
 
+// Resize sets the number of slots.
+func (m *Master) Resize(n int) { m.supervisor.resize(n) }
+
 // OnOrder has advanced told how orders come along.
 func (m *Master) OnOrder(advanced func(epoch int64, state task.OrderState, detail string)) {
 	m.OnOrderErr(func(epoch int64, state task.OrderState, detail string) error {

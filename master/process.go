@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -63,19 +64,13 @@ func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begu
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := s.cfg.Command(slot)
-	cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
 	p := &process{supervisor: s, slot: slot, place: s.place(slot), started: time.Now(), ready: make(chan struct{}), begun: begun,
 		ended: make(chan struct{}), wake: make(chan struct{}, 1), link: ours, beat: time.Now()}
 	if p.cgroup, err = s.newCgroup(); err != nil {
 		log.WithError(err).Warn("a worker gets no cgroup of its own; its master alone watches its memory")
 	}
-	if p.cgroup != nil {
-		p.cgroup.Attach(cmd)
-	}
-	if p.child, err = lifecycle.StartChild(cmd, syscall.SIGKILL); err != nil {
+	if err = p.launch(theirs, log); err != nil {
 		ours.Close()
-		p.leaveCgroup()
 		return nil, err
 	}
 	p.log = log.WithField("pid", p.child.PID())
@@ -88,6 +83,36 @@ func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begu
 	go p.read()
 	p.log.Info("worker process started")
 	return p, nil
+}
+
+// launch starts the process, without a cgroup where it is not permitted to start
+// in one.
+func (p *process) launch(theirs *os.File, log logrus.FieldLogger) error {
+	command := func() *exec.Cmd {
+		cmd := p.cfg.Command(p.slot)
+		cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
+		return cmd
+	}
+	var refused error
+	if p.cgroup != nil {
+		cmd := command()
+		p.cgroup.Attach(cmd)
+		if p.child, refused = lifecycle.StartChild(cmd, syscall.SIGKILL); refused == nil {
+			return nil
+		}
+		p.leaveCgroup()
+		p.cgroup = nil
+	}
+	var err error
+	if p.child, err = lifecycle.StartChild(command(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	if refused != nil {
+		p.refused.Do(func() {
+			log.WithError(refused).Warn("workers cannot start in cgroups of their own; their master alone watches their memory")
+		})
+	}
+	return nil
 }
 
 func (s *supervisor) newCgroup() (*lifecycle.Cgroup, error) {

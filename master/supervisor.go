@@ -73,6 +73,8 @@ type supervisor struct {
 
 	telling sync.WaitGroup // of ends, while the next worker starts already
 
+	refused sync.Once // a worker could not start in its cgroup
+
 	metrics *metrics
 	sums    *telemetry.Aggregate                // of what the workers count
 	figures atomic.Pointer[task.ClusterFigures] // for the workers; nil: not known yet
@@ -150,7 +152,8 @@ func (s *supervisor) resize(n int) {
 // keep runs one worker after another in a slot.
 func (s *supervisor) keep(ctx context.Context, slot int) {
 	log, book := s.log.WithField("slot", slot), s.place(slot)
-	defer book.leave()
+	turn := book.enter()
+	defer book.leave(turn)
 	begun := sync.OnceFunc(func() {
 		if slot < s.cfg.Workers && s.unready.Add(-1) == 0 {
 			close(s.ready)
@@ -171,6 +174,9 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 			if next, planned = p.watch(ctx); next != nil {
 				continue
 			}
+		}
+		if ctx.Err() != nil {
+			return // the slot may have another keeper already
 		}
 		switch {
 		case planned || time.Since(began) > steadyAfter:
