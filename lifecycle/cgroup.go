@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // ownCgroup is the leaf into which a process moves itself, since a cgroup whose
@@ -24,9 +25,9 @@ type Cgroups struct {
 	seq  int
 }
 
-// newCgroupsAt prepares root, of which self, the cgroup of this process, is
+// NewCgroupsAt prepares root, of which self, the cgroup of this process, is
 // either root itself or the leaf that a process before this one made there.
-func newCgroupsAt(self string) (*Cgroups, error) {
+func NewCgroupsAt(self string) (*Cgroups, error) {
 	c := &Cgroups{root: self}
 	prepared := filepath.Base(self) == ownCgroup
 	if prepared {
@@ -70,13 +71,27 @@ func (c *Cgroups) prepare() error {
 	return err
 }
 
-// sweep removes what children of processes before this one have left; a cgroup
-// with processes stays.
+// sweep removes what children of processes before this one have left. A cgroup
+// with processes stays, and so does one of a process that lives: it may have made
+// it just now.
 func (c *Cgroups) sweep() {
 	left, _ := filepath.Glob(filepath.Join(c.root, childCgroup+"*"))
 	for _, path := range left {
-		_ = os.Remove(path)
+		maker, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), childCgroup), "-")
+		if pid, err := strconv.Atoi(maker); err != nil || pid == os.Getpid() || !lives(pid) {
+			_ = os.Remove(path)
+		}
 	}
+}
+
+func lives(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = p.Release() }()
+	err = p.Signal(syscall.Signal(0))
+	return err == nil || errors.Is(err, os.ErrPermission)
 }
 
 func setting(cgroup, name, value string) error {

@@ -15,7 +15,7 @@ func NewCgroups() (*Cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCgroupsAt(self)
+	return NewCgroupsAt(self)
 }
 
 func cgroupOfSelf() (string, error) {

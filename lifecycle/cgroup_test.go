@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,13 +30,18 @@ func content(t *testing.T, path ...string) string {
 func TestACgroupIsDividedForChildren(t *testing.T) {
 	t.Parallel()
 	root := tree(t, "cpu memory pids\n")
-	left := filepath.Join(root, childCgroup+"1-1") // of a master before
+	ended := exec.Command("true")
+	require.NoError(t, ended.Run())
+	left := filepath.Join(root, childCgroup+strconv.Itoa(ended.Process.Pid)+"-1") // of a master before
+	kept := filepath.Join(root, childCgroup+strconv.Itoa(os.Getppid())+"-1")      // of one that lives
 	require.NoError(t, os.Mkdir(left, 0o755))
-	c, err := newCgroupsAt(root)
+	require.NoError(t, os.Mkdir(kept, 0o755))
+	c, err := NewCgroupsAt(root)
 	require.NoError(t, err)
 	require.Equal(t, "0", content(t, root, ownCgroup, "cgroup.procs"), "the process moves into a leaf")
 	require.Equal(t, "+memory", content(t, root, "cgroup.subtree_control"))
 	require.NoDirExists(t, left)
+	require.DirExists(t, kept)
 
 	g, err := c.New(800 << 20)
 	require.NoError(t, err)
@@ -56,16 +62,16 @@ func TestACgroupIsDividedForChildren(t *testing.T) {
 	g.Remove()
 
 	// The process that goes on for this one begins in its leaf.
-	again, err := newCgroupsAt(filepath.Join(root, ownCgroup))
+	again, err := NewCgroupsAt(filepath.Join(root, ownCgroup))
 	require.NoError(t, err)
 	require.Equal(t, root, again.root)
 }
 
 func TestACgroupThatIsNotOurs(t *testing.T) {
 	t.Parallel()
-	_, err := newCgroupsAt(t.TempDir())
+	_, err := NewCgroupsAt(t.TempDir())
 	require.ErrorContains(t, err, "the root of all cgroups")
-	_, err = newCgroupsAt(tree(t, "cpu pids\n"))
+	_, err = NewCgroupsAt(tree(t, "cpu pids\n"))
 	require.ErrorContains(t, err, "the memory controller is not there")
 	if _, err := NewCgroups(); err != nil {
 		require.NotEmpty(t, err.Error()) // a machine that has none says so

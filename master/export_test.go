@@ -19,11 +19,21 @@ func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned b
 // Obey gives orders to the supervisor.
 func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
 
+// Resize sets the number of slots.
+func (m *Master) Resize(n int) { m.supervisor.resize(n) }
+
 // OnOrder has advanced told how orders come along.
 func (m *Master) OnOrder(advanced func(epoch int64, state task.OrderState, detail string)) {
-	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+	m.OnOrderErr(func(epoch int64, state task.OrderState, detail string) error {
 		advanced(epoch, state, detail)
 		return nil
+	})
+}
+
+// OnOrderErr has advanced told how orders come along; it may fail to note that.
+func (m *Master) OnOrderErr(advanced func(epoch int64, state task.OrderState, detail string) error) {
+	m.supervisor.advanced = func(_ context.Context, epoch int64, state task.OrderState, detail string) error {
+		return advanced(epoch, state, detail)
 	}
 }
 

@@ -3,6 +3,7 @@ package master_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -74,17 +75,25 @@ func dummy(kind string) {
 	if kind == "panic" {
 		_ = debug.SetCrashOutput(channel, debug.CrashOptions{})
 	}
-	if kind == "probed" {
-		go answer(channel, reports)
+	switch kind {
+	case "probed":
+		go answer(channel, reports, 3)
+	case "prompt", "stuck":
+		go answer(channel, reports, math.MaxInt)
+	case "silent":
+		time.Sleep(time.Second)
 	}
 	if kind == "slow" {
 		time.Sleep(300 * time.Millisecond)
 		note("ready")
 	}
-	if kind != "first" || alone() {
+	first := alone()
+	if kind != "first" && kind != "lonely" || first {
 		_ = reports.Encode(master.Report{Epoch: int64(os.Getpid()), ID: strconv.Itoa(os.Getpid())})
 	}
 	switch kind {
+	case "quits":
+		os.Exit(0)
 	case "crash":
 		os.Exit(3)
 	case "panic":
@@ -108,8 +117,15 @@ func dummy(kind string) {
 		select {
 		case <-terms:
 			note("term")
-			if kind == "stubborn" || kind == "bomb" {
+			if kind == "stubborn" || kind == "bomb" || kind == "lonely" && !first {
 				continue
+			}
+			if kind == "stuck" {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			}
+			if kind == "lingering" {
+				time.Sleep(400 * time.Millisecond)
+				note("end")
 			}
 			os.Exit(0)
 		case <-ticker.C:
@@ -121,10 +137,10 @@ func dummy(kind string) {
 	}
 }
 
-// answer answers three probes; then it is deaf, though the process gives signs of life.
-func answer(channel *os.File, reports *json.Encoder) {
+// answer answers n probes; then it is deaf, though the process gives signs of life.
+func answer(channel *os.File, reports *json.Encoder, n int) {
 	probes := json.NewDecoder(channel)
-	for range 3 {
+	for range n {
 		var p master.Word
 		if probes.Decode(&p) != nil {
 			return

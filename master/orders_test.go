@@ -1,6 +1,7 @@
 package master_test
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 	"testing"
@@ -86,6 +87,47 @@ func TestARestartWhoseReplacementDoesNotComeUpFails(t *testing.T) {
 	require.Equal(t, first, s.working()[0].PID)
 }
 
+// A beat may read an order just before its failure is written.
+func TestAFailedOrderIsNotCarriedOutAgain(t *testing.T) {
+	t.Parallel()
+	s := start(t, "first", func(cfg *master.Supervision) { cfg.ReadyWithin = 50 * time.Millisecond })
+	asked := time.Now()
+	give := func(pid int) {
+		s.boss.Obey([]task.WorkerOrder{{Epoch: int64(pid), Kind: task.OrderRestart, AskedBy: "ann", AskedAt: asked, State: task.OrderReplacing}})
+	}
+	var o orders
+	var at []time.Time
+	away := true
+	first := s.working()[0].PID
+	s.boss.OnOrderErr(func(_ int64, state task.OrderState, detail string) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.seen, o.last, at = append(o.seen, state), detail, append(at, time.Now())
+		if state == task.OrderFailed && away {
+			away = false
+			go give(first) // as a beat that read it before
+			return errors.New("the database is away")
+		}
+		return nil
+	})
+	give(first)
+	failed := []task.OrderState{task.OrderReplacing, task.OrderFailed}
+	require.Eventually(t, func() bool { return len(o.states()) >= 2 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { give(first); return len(o.states()) == 3 }, patience, 5*time.Millisecond, "its failure is written when the database answers")
+	failed = append(failed, task.OrderFailed)
+	require.Never(t, func() bool { give(first); return len(o.states()) > 3 }, 200*time.Millisecond, 10*time.Millisecond)
+	require.Equal(t, failed, o.states())
+	require.Contains(t, o.last, "the worker goes on")
+
+	asked = asked.Add(time.Second) // somebody asks again: it waits its time
+	give(first)
+	require.Eventually(t, func() bool { return len(o.states()) > 3 }, patience, time.Millisecond)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	require.Equal(t, task.OrderReplacing, o.seen[3])
+	require.Greater(t, at[3].Sub(at[1]), 900*time.Millisecond)
+}
+
 func TestADrainedWorkersSlotIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	s := start(t, "good", nil)
@@ -137,10 +179,11 @@ func TestAWorkerThatLeavesProbesUnansweredIsKilled(t *testing.T) {
 // It is noticed in less than three checks of a second.
 func TestASuspendedWorkerIsNoticedInTime(t *testing.T) {
 	t.Parallel()
-	s := start(t, "good", func(cfg *master.Supervision) {
+	s := start(t, "prompt", func(cfg *master.Supervision) {
 		cfg.CheckEvery, cfg.Policy.HangAfter = time.Second, 2800*time.Millisecond
 	})
 	first := s.working()[0].PID
+	s.until("probe", 2)
 	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
 	stopped := time.Now()
 	s.until("start", 2)
@@ -160,4 +203,33 @@ func TestAWorkerThatKillsItselfSaysWhy(t *testing.T) {
 	d := s.dead(1)[0]
 	require.Equal(t, "uses 900.0 MiB of memory, the limit is 400.0 MiB", d.reason)
 	require.False(t, d.planned)
+}
+
+// A worker that hangs while it drains has not ended as planned.
+func TestADrainingWorkerThatHangsDidNotEndAsPlanned(t *testing.T) {
+	t.Parallel()
+	s := start(t, "stuck", func(cfg *master.Supervision) { cfg.DrainTimeout, cfg.Policy.HangAfter = time.Minute, time.Second })
+	s.until("probe", 1)
+	s.order(task.OrderRestart, s.working()[0].PID)
+	d := s.dead(1)[0]
+	require.False(t, d.planned)
+	require.Contains(t, d.reason, "no sign of life")
+}
+
+// A worker that starts slowly says nothing for longer than it may later.
+func TestAWorkerHasTimeToStart(t *testing.T) {
+	t.Parallel()
+	s := start(t, "silent", func(cfg *master.Supervision) { cfg.Policy.HangAfter = 100 * time.Millisecond })
+	require.Equal(t, 1, s.working()[0].Starts)
+	require.Len(t, s.until("start", 1), 1)
+}
+
+// A worker that ends in order but at once is no better than one that crashes.
+func TestAWorkerThatQuitsAtOnceWaits(t *testing.T) {
+	t.Parallel()
+	s := start(t, "quits", nil)
+	require.Eventually(t, func() bool {
+		slots := s.boss.Slots()
+		return len(slots) > 0 && slots[0].State == task.SlotCrashLoop && slots[0].Last == "ended by itself"
+	}, patience, time.Millisecond)
 }

@@ -2,12 +2,10 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,12 +26,11 @@ type process struct {
 	meter   *healthcheck.Meter
 	log     logrus.FieldLogger
 	started time.Time
-	ready   chan struct{}                    // closed at the first session
-	begun   func()                           // called then
-	ended   chan struct{}                    // its reports have ended
-	link    *os.File                         // to the worker
-	order   atomic.Pointer[task.WorkerOrder] // that is not carried out yet
-	wake    chan struct{}                    // there is an order
+	ready   chan struct{} // closed at the first session
+	begun   func()        // called then
+	ended   chan struct{} // its reports have ended
+	link    *os.File      // to the worker
+	wake    chan struct{} // there is an order
 
 	// of the goroutine that watches it
 	probes  int64
@@ -42,11 +39,14 @@ type process struct {
 	cut     bool          // the last thing said to the worker was cut off
 
 	mu      sync.Mutex
+	order   *task.WorkerOrder // that is not carried out yet
+	failed  *failedOrder
 	epoch   int64
 	id      string
 	beat    time.Time
 	checked time.Time // by awake
 	last    healthcheck.Figures
+	heard   bool // it has said something
 	probed  bool // it answers probes
 	runs    int64
 	late    time.Duration
@@ -64,19 +64,13 @@ func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begu
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := s.cfg.Command(slot)
-	cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
 	p := &process{supervisor: s, slot: slot, place: s.place(slot), started: time.Now(), ready: make(chan struct{}), begun: begun,
 		ended: make(chan struct{}), wake: make(chan struct{}, 1), link: ours, beat: time.Now()}
 	if p.cgroup, err = s.newCgroup(); err != nil {
 		log.WithError(err).Warn("a worker gets no cgroup of its own; its master alone watches its memory")
 	}
-	if p.cgroup != nil {
-		p.cgroup.Attach(cmd)
-	}
-	if p.child, err = lifecycle.StartChild(cmd, syscall.SIGKILL); err != nil {
+	if err = p.launch(theirs, log); err != nil {
 		ours.Close()
-		p.leaveCgroup()
 		return nil, err
 	}
 	p.log = log.WithField("pid", p.child.PID())
@@ -89,6 +83,36 @@ func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begu
 	go p.read()
 	p.log.Info("worker process started")
 	return p, nil
+}
+
+// launch starts the process, without a cgroup where it is not permitted to start
+// in one.
+func (p *process) launch(theirs *os.File, log logrus.FieldLogger) error {
+	command := func() *exec.Cmd {
+		cmd := p.cfg.Command(p.slot)
+		cmd.ExtraFiles = append([]*os.File{theirs}, cmd.ExtraFiles...)
+		return cmd
+	}
+	var refused error
+	if p.cgroup != nil {
+		cmd := command()
+		p.cgroup.Attach(cmd)
+		if p.child, refused = lifecycle.StartChild(cmd, syscall.SIGKILL); refused == nil {
+			return nil
+		}
+		p.leaveCgroup()
+		p.cgroup = nil
+	}
+	var err error
+	if p.child, err = lifecycle.StartChild(command(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	if refused != nil {
+		p.refused.Do(func() {
+			log.WithError(refused).Warn("workers cannot start in cgroups of their own; their master alone watches their memory")
+		})
+	}
+	return nil
 }
 
 func (s *supervisor) newCgroup() (*lifecycle.Cgroup, error) {
@@ -117,11 +141,10 @@ func (p *process) watch(ctx context.Context) (next *process, planned bool) {
 		select {
 		case <-p.child.Done():
 			p.over(death{})
-			return nil, p.child.Err() == nil
+			return nil, false
 		case <-ctx.Done():
 			p.place.drains(p.child.PID())
-			p.drain()
-			p.over(death{planned: true, reason: "it is not needed any more"})
+			p.over(p.drain(death{planned: true, reason: "it is not needed any more"}))
 			return nil, true
 		case <-p.wake:
 		case <-ticker.C:
@@ -159,10 +182,27 @@ func (p *process) untilHanging() time.Duration {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if left := p.cfg.Policy.HangAfter - time.Since(p.beat); left > 0 {
+	if left := p.hangAfter() - time.Since(p.beat); left > 0 {
 		return left + time.Millisecond
 	}
 	return p.cfg.CheckEvery // it is silent and busy
+}
+
+// unprobedHang is how long a worker may at least be silent that answers no probes:
+// it gives a sign of life each second.
+const unprobedHang = 3 * time.Second
+
+// hangAfter is how long the process may be silent; the caller holds p.mu. One that
+// starts has said nothing yet.
+func (p *process) hangAfter() time.Duration {
+	limit := p.cfg.Policy.HangAfter
+	switch {
+	case limit == 0 || p.probed:
+		return limit
+	case !p.heard:
+		return max(limit, p.cfg.ReadyWithin)
+	}
+	return max(limit, unprobedHang)
 }
 
 // drainAsAsked ends a worker that somebody wants away; its slot is filled again.
@@ -170,48 +210,58 @@ func (p *process) drainAsAsked(why healthcheck.Reason) {
 	p.log.WithField("reason", why.Text).Warn("worker is drained")
 	p.place.drains(p.child.PID())
 	p.advance(task.OrderDraining, "")
-	p.drain()
+	d := p.drain(death{planned: true, reason: why.Text})
 	p.advance(task.OrderDone, "")
-	p.over(death{planned: true, reason: why.Text})
+	p.over(d)
 }
 
 // hand has a successor take the place of p, which then drains beside it. One
-// slot of a master at a time does so, unless memory presses. A worker that is
-// merely old goes on when there is no successor.
+// slot of a master at a time does so, unless memory presses: the next may when p
+// has ended. A worker that is merely old goes on when there is no successor.
 func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *process, replaced bool) {
-	asked := why.Cause == healthcheck.CauseAsked
-	if !asked && !p.holdoff.over(time.Now()) {
+	first := why.Cause == healthcheck.CauseAsked && !p.repeats()
+	if !first && !p.holdoff.over(time.Now()) {
 		return nil, false
 	}
+	release := func() {}
 	if why.Cause.Planned() {
 		select {
 		case <-p.replacing:
-			defer func() { p.replacing <- struct{}{} }()
+			release = func() { p.replacing <- struct{}{} }
 		default:
 			return nil, false // the next check asks again
 		}
 	}
 	p.sayReplaced(why)
 	p.advance(task.OrderReplacing, "")
-	next, failed := p.replace(ctx, p)
-	if next == nil {
-		p.advance(task.OrderFailed, failed+"; the worker goes on")
+	s := p.replace(ctx, p)
+	if s.next == nil {
 		p.holdoff.failed(time.Now())
 	}
-	if next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
+	if s.next == nil && (why.Cause.Planned() || ctx.Err() != nil) {
+		if ctx.Err() == nil {
+			p.fails(s.failed + "; the worker goes on")
+		}
+		p.draining.Go(func() {
+			defer release()
+			s.dismiss()
+		})
 		return nil, false
 	}
+	p.draining.Go(s.dismiss)
 	if !p.child.Alive() {
-		p.over(death{})
-		return next, true
+		release()
+		p.over(s.end)
+		return s.next, true
 	}
 	p.draining.Go(func() {
+		defer release()
 		p.advance(task.OrderDraining, "")
-		p.drain()
+		d := p.drain(deathFor(why))
 		p.advance(task.OrderDone, "")
-		p.over(deathFor(why))
+		p.over(d)
 	})
-	return next, true
+	return s.next, true
 }
 
 func (p *process) sayReplaced(why healthcheck.Reason) {
@@ -237,6 +287,8 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	p.awake(now)
 	f.BeatAt, f.Runs, f.Late, f.LateRun = p.beat, p.runs, p.late, p.lateRun
 	p.last = f
+	policy := p.cfg.Policy
+	policy.HangAfter = p.hangAfter()
 	p.mu.Unlock()
 	if now.Sub(f.BeatAt) <= p.cfg.CheckEvery+p.cfg.CheckEvery/2 {
 		p.cpu = f.CPUTime
@@ -250,7 +302,7 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	if now.Sub(p.started) > steadyAfter {
 		p.place.steady()
 	}
-	return p.cfg.Policy.Decide(f, now)
+	return policy.Decide(f, now)
 }
 
 func (p *process) kill() {
@@ -258,15 +310,14 @@ func (p *process) kill() {
 	<-p.child.Done()
 }
 
-// drain asks the worker to finish. It is killed when that takes too long, or
-// when the policy would kill it meanwhile.
-func (p *process) drain() {
+// drain asks the worker to finish, which is the end that it then has. It is
+// killed when that takes too long, or when the policy would kill it meanwhile:
+// that is no planned end.
+func (p *process) drain(end death) death {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DrainTimeout+p.cfg.KillAfter)
 	defer cancel()
 	var watching sync.WaitGroup
-	defer watching.Wait()
 	done := make(chan struct{})
-	defer close(done)
 	watching.Go(func() {
 		ticker := time.NewTicker(p.cfg.CheckEvery)
 		defer ticker.Stop()
@@ -279,6 +330,8 @@ func (p *process) drain() {
 				if action, why := p.judge(time.Now()); action == healthcheck.ActionKill {
 					p.log.WithField("reason", why.Text).Warn("a draining worker is killed")
 					_ = p.child.Signal(syscall.SIGKILL)
+					end = deathFor(why)
+					return
 				}
 			}
 		}
@@ -286,6 +339,9 @@ func (p *process) drain() {
 	if err := p.child.Stop(ctx, syscall.SIGTERM); err != nil {
 		p.log.WithError(err).Warn("cannot stop the worker")
 	}
+	close(done)
+	watching.Wait()
+	return end
 }
 
 // over reports the end of the process, so that its runs are taken back at once,
@@ -294,11 +350,12 @@ func (p *process) over(d death) string {
 	<-p.ended
 	p.explain(&d)
 	log := p.log.WithFields(logrus.Fields{"lived": time.Since(p.started).Round(time.Millisecond).String(), "reason": d.reason})
-	var exit *exec.ExitError
-	if err := p.child.Err(); d.planned || err == nil || !errors.As(err, &exit) {
+	if d.planned || p.child.Err() == nil {
 		log.Info("worker process ended")
 	} else {
 		log.Warn("worker process died")
+	}
+	if !d.planned {
 		p.place.dies(d.reason)
 	}
 	p.leaveCgroup()

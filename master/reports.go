@@ -83,6 +83,7 @@ func (p *process) note(r Report) {
 		p.epoch, p.id = r.Epoch, r.ID
 		p.place.works(p.child.PID())
 	}
+	p.heard = true
 	p.runs = max(p.runs, r.Runs)
 	if r.Goroutines > 0 {
 		p.goroutines = r.Goroutines

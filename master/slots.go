@@ -16,6 +16,7 @@ type place struct {
 	is   task.Slot
 	next time.Time // when the next worker starts
 	gone bool      // the slot is not filled any more
+	turn int       // counts who fills the slot: one may begin while the one before still drains
 }
 
 func (p *place) set(change func(*task.Slot)) {
@@ -63,10 +64,22 @@ func (p *place) waits(crashes int, wait time.Duration) {
 // steady notes that the slot's worker lives longer than those that crash.
 func (p *place) steady() { p.set(func(s *task.Slot) { s.Crashes = 0 }) }
 
-func (p *place) leave() {
+// enter begins to fill the slot.
+func (p *place) enter() (turn int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gone = true
+	p.turn++
+	p.gone = false
+	return p.turn
+}
+
+// leave ends that, unless another turn has begun.
+func (p *place) leave(turn int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.turn == turn {
+		p.gone = true
+	}
 }
 
 // read is the slot now; false when it is not filled any more.
@@ -87,11 +100,7 @@ func (s *supervisor) place(slot int) *place {
 	if s.places[slot] == nil {
 		s.places[slot] = &place{is: task.Slot{Slot: slot, State: task.SlotStarting}}
 	}
-	p := s.places[slot]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gone = false
-	return p
+	return s.places[slot]
 }
 
 // slots tells what becomes of each slot.

@@ -73,6 +73,8 @@ type supervisor struct {
 
 	telling sync.WaitGroup // of ends, while the next worker starts already
 
+	refused sync.Once // a worker could not start in its cgroup
+
 	metrics *metrics
 	sums    *telemetry.Aggregate                // of what the workers count
 	figures atomic.Pointer[task.ClusterFigures] // for the workers; nil: not known yet
@@ -150,7 +152,8 @@ func (s *supervisor) resize(n int) {
 // keep runs one worker after another in a slot.
 func (s *supervisor) keep(ctx context.Context, slot int) {
 	log, book := s.log.WithField("slot", slot), s.place(slot)
-	defer book.leave()
+	turn := book.enter()
+	defer book.leave(turn)
 	begun := sync.OnceFunc(func() {
 		if slot < s.cfg.Workers && s.unready.Add(-1) == 0 {
 			close(s.ready)
@@ -172,6 +175,9 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 				continue
 			}
 		}
+		if ctx.Err() != nil {
+			return // the slot may have another keeper already
+		}
 		switch {
 		case planned || time.Since(began) > steadyAfter:
 			wait, crashes = restartAfter, 0
@@ -190,32 +196,60 @@ func (s *supervisor) keep(ctx context.Context, slot int) {
 	}
 }
 
-// replace starts a successor of p and waits until it works. It returns nil when
-// the successor did not come to that, and why; p then goes on.
-func (s *supervisor) replace(ctx context.Context, p *process) (next *process, failed string) {
+// succession is what came of the attempt to replace a worker.
+type succession struct {
+	next   *process // nil: the successor did not come to work
+	failed string   // why
+	spare  *process // the successor that did not, while it lives
+	end    death    // of the worker, when it ended meanwhile
+}
+
+// dismiss ends a successor that is not wanted.
+func (s succession) dismiss() {
+	if s.spare != nil {
+		s.spare.over(s.spare.drain(death{planned: true, reason: "it was not ready in time"}))
+	}
+}
+
+// replace starts a successor of p and waits until it works. Meanwhile it watches
+// p: a worker that has to be killed is not left to itself until then.
+func (s *supervisor) replace(ctx context.Context, p *process) succession {
 	next, err := s.start(p.slot, true, p.log, func() {})
 	if err != nil {
 		p.log.WithError(err).Error("cannot start a replacement")
-		return nil, "its replacement cannot be started: " + err.Error()
+		return succession{failed: "its replacement cannot be started: " + err.Error()}
 	}
 	late := time.NewTimer(s.cfg.ReadyWithin)
 	defer late.Stop()
-	select {
-	case <-next.ready:
-		return next, ""
-	case <-p.child.Done(): // there is nobody to go on instead
-		return next, ""
-	case <-next.child.Done():
-		return nil, "its replacement ended before it worked: " + next.over(death{})
-	case <-ctx.Done():
-		failed = "the master ends"
-	case <-late.C:
-		failed = fmt.Sprintf("its replacement did not begin its work within %v", s.cfg.ReadyWithin)
-		next.log.WithField("within", s.cfg.ReadyWithin).Error("a replacement did not begin its work; the worker before goes on")
+	ticker := time.NewTicker(s.cfg.CheckEvery)
+	defer ticker.Stop()
+	hanging := time.NewTimer(p.untilHanging())
+	defer hanging.Stop()
+	for {
+		select {
+		case <-next.ready:
+			return succession{next: next}
+		case <-p.child.Done(): // there is nobody to go on instead
+			return succession{next: next}
+		case <-next.child.Done():
+			return succession{failed: "its replacement ended before it worked: " + next.over(death{})}
+		case <-ctx.Done():
+			return succession{spare: next}
+		case <-late.C:
+			next.log.WithField("within", s.cfg.ReadyWithin).Error("a replacement did not begin its work")
+			return succession{spare: next, failed: fmt.Sprintf("its replacement did not begin its work within %v", s.cfg.ReadyWithin)}
+		case <-ticker.C:
+			p.probe()
+		case <-hanging.C:
+		}
+		action, why := p.judge(time.Now())
+		hanging.Reset(p.untilHanging())
+		if action == healthcheck.ActionKill {
+			p.log.WithField("reason", why.Text).Warn("worker is killed")
+			p.kill()
+			return succession{next: next, end: deathFor(why)}
+		}
 	}
-	next.drain()
-	next.over(death{planned: true, reason: "it was not ready in time"})
-	return nil, failed
 }
 
 // workerEnd maps a planned end to stopped and a death to lost.

@@ -175,10 +175,10 @@ func TestAHangingWorkerIsKilled(t *testing.T) {
 func TestAStoppedWorkerIsKilled(t *testing.T) {
 	t.Parallel()
 	s := start(t, "good", func(cfg *master.Supervision) { cfg.Policy.HangAfter = time.Second })
-	first := s.until("start", 1)[0]
-	require.NoError(t, syscall.Kill(first.pid, syscall.SIGSTOP))
+	first := s.working()[0].PID
+	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
 	s.until("start", 2)
-	require.True(t, gone(first.pid))
+	require.True(t, gone(first))
 }
 
 func TestAWorkerThatTakesTooMuchMemoryIsDrained(t *testing.T) {
