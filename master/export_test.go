@@ -19,6 +19,14 @@ func (m *Master) Supervise(ctx context.Context, died func(epoch int64, planned b
 // Obey gives orders to the supervisor.
 func (m *Master) Obey(orders []task.WorkerOrder) { m.supervisor.obey(orders) }
 
+// Present is the process of a slot whose figures are shown.
+func (m *Master) Present(slot int) (pid int) {
+	if p := m.supervisor.present()[slot]; p != nil {
+		pid = p.child.PID()
+	}
+	return pid
+}
+
 // Resize sets the number of slots.
 func (m *Master) Resize(n int) { m.supervisor.resize(n) }
 

@@ -92,7 +92,6 @@ func (s *supervisor) present() map[int]*process {
 
 // enter makes p the one that its slot stands for.
 func (s *supervisor) enter(p *process) {
-	s.metrics.workerStart.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest[p.slot] = p

@@ -99,7 +99,7 @@ func dummy(kind string) {
 	case "panic":
 		panic("boom")
 	case "fails":
-		_ = reports.Encode(master.Report{Failed: "no database is there"})
+		_ = reports.Encode(master.Report{Failed: "no database at postgres://catena:hunter2@db/catena"})
 		os.Exit(1)
 	case "greedy":
 		_ = reports.Encode(master.Report{Memory: "uses 900.0 MiB of memory, the limit is 400.0 MiB"})

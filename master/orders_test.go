@@ -70,6 +70,7 @@ func TestARestartThatIsAskedForStartsTheSuccessorFirst(t *testing.T) {
 	require.Equal(t, "restart asked by ann", d.reason)
 	require.Equal(t, []task.OrderState{task.OrderReplacing, task.OrderDraining, task.OrderDone}, o.states())
 	require.Equal(t, starts[1].pid, s.working()[0].PID)
+	require.Equal(t, starts[1].pid, s.boss.Present(0))
 	require.Equal(t, 2, s.working()[0].Starts)
 }
 
@@ -85,6 +86,7 @@ func TestARestartWhoseReplacementDoesNotComeUpFails(t *testing.T) {
 	require.Equal(t, "its replacement did not begin its work within 200ms; the worker goes on", o.last)
 	require.False(t, gone(first))
 	require.Equal(t, first, s.working()[0].PID)
+	require.Equal(t, first, s.boss.Present(0), "its figures are still shown")
 }
 
 // A beat may read an order just before its failure is written.
@@ -147,7 +149,7 @@ func TestADrainedWorkersSlotIsFilledAgain(t *testing.T) {
 
 func TestACrashLoopIsShown(t *testing.T) {
 	t.Parallel()
-	for kind, why := range map[string]string{"crash": "died: exit status 3", "panic": "died: exit status 2 (panic: boom", "fails": "died: exit status 1 (no database is there)"} {
+	for kind, why := range map[string]string{"crash": "died: exit status 3", "panic": "died: exit status 2 (panic: boom", "fails": "died: exit status 1 (no database at postgres://catena:***@db/catena)"} {
 		s := start(t, kind, nil)
 		var slot task.Slot
 		require.Eventually(t, func() bool {

@@ -14,6 +14,7 @@ import (
 	"github.com/catena-run/catena/healthcheck"
 	"github.com/catena-run/catena/lifecycle"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // process is one supervised worker process.
@@ -79,7 +80,10 @@ func (s *supervisor) start(slot int, replaces bool, log logrus.FieldLogger, begu
 	if err != nil {
 		p.log.WithError(err).Debug("cannot measure the worker")
 	}
-	s.enter(p)
+	s.metrics.workerStart.Inc()
+	if !replaces {
+		s.enter(p)
+	}
 	go p.read()
 	p.log.Info("worker process started")
 	return p, nil
@@ -249,6 +253,9 @@ func (p *process) hand(ctx context.Context, why healthcheck.Reason) (next *proce
 		return nil, false
 	}
 	p.draining.Go(s.dismiss)
+	if s.next != nil {
+		p.enter(s.next)
+	}
 	if !p.child.Alive() {
 		release()
 		p.over(s.end)
@@ -392,6 +399,7 @@ func (p *process) explain(d *death) {
 			d.reason += " (" + said + ")"
 		}
 	}
+	d.reason = telemetry.Redact(d.reason)
 }
 
 // deathFor is the end of a worker that the policy wanted.

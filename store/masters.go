@@ -163,7 +163,8 @@ func (s *Store) Order(ctx context.Context, worker string, kind task.OrderKind, b
 }
 
 // RestartAll asks every active worker that a master supervises to restart,
-// those of one host when it is named.
+// those of one host when it is named. It returns these orders and those to
+// such workers that are still open.
 func (s *Store) RestartAll(ctx context.Context, host, by string) ([]task.WorkerOrder, error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH given AS (
@@ -172,8 +173,12 @@ func (s *Store) RestartAll(ctx context.Context, host, by string) ([]task.WorkerO
 			ON CONFLICT (worker) DO UPDATE SET kind = excluded.kind, asked_by = excluded.asked_by, state = 'asked', detail = '',
 				asked_at = clock_timestamp(), changed_at = clock_timestamp() WHERE o.state = 'failed'
 			RETURNING worker, kind, state, detail, asked_by, asked_at, changed_at
+		), orders AS (
+			SELECT * FROM given UNION ALL
+			SELECT o.worker, o.kind, o.state, o.detail, o.asked_by, o.asked_at, o.changed_at FROM worker_orders o JOIN workers w ON w.epoch = o.worker
+			WHERE o.state NOT IN ('done', 'failed') AND w.state IN ('active', 'draining') AND w.master <> '' AND ($1 = '' OR w.host = $1)
 		)
-		SELECT w.id, g.worker, g.kind, g.state, g.detail, '', g.asked_by, g.asked_at, g.changed_at FROM given g JOIN workers w ON w.epoch = g.worker
+		SELECT w.id, g.worker, g.kind, g.state, g.detail, '', g.asked_by, g.asked_at, g.changed_at FROM orders g JOIN workers w ON w.epoch = g.worker
 		ORDER BY g.worker`, host, clean(by))
 	if err != nil {
 		return nil, wrap(err, "give orders to workers")
