@@ -107,6 +107,19 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 			}
 		})
 	}
+	group.Go(func() { // what else a leader does
+		for ctx.Err() == nil {
+			_, _ = f.ForgetTokens(ctx, f.term)
+			stranded, _ := f.Stranded(ctx, f.term)
+			for _, p := range stranded {
+				parcels <- p
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	})
 	const askers = 6
 	for n := range askers { // the others start at once, where they can
 		group.Go(func() {
