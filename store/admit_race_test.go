@@ -197,11 +197,13 @@ func (w *raceWorker) work(ctx context.Context, parcels <-chan store.Parcel, limi
 			return
 		case p := <-parcels:
 			runs, err := w.Claim(ctx, w.epoch, p.ID, p.DispatchNo)
-			if err != nil {
-				return
+			if err != nil { // it does not know whether it has the parcel
+				w.die(ctx)
 			}
 			for _, c := range runs {
-				w.run(ctx, c, p, limit)
+				if w.epoch != 0 { // it lives
+					w.run(ctx, c, p, limit)
+				}
 			}
 		}
 	}
@@ -218,7 +220,7 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 	if dice == 0 { // it has not started
 		w.recorder.end(key, c.ID, false)
 		e = store.Ending{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: c.Attempt, Parcel: p.ID, Held: c.Held, Rated: c.Rated, Lane: p.Lane}
-		_, _ = w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+		_ = w.commit(ctx, e, p)
 		return
 	}
 	w.recorder.begin(key, c.ID, limit)
@@ -229,8 +231,7 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 	}
 	switch dice {
 	case 1: // the worker dies; the run keeps its place
-		_ = w.EndWorker(ctx, w.epoch, task.WorkerLost, "killed")
-		w.epoch = 0
+		w.die(ctx)
 		return
 	case 2, 3: // it fails and waits for its next attempt
 		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, time.Millisecond
@@ -238,8 +239,25 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 	default:
 		w.recorder.end(key, c.ID, false)
 	}
-	_, err := w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+	err := w.commit(ctx, e, p)
 	if err == nil && e.State == task.StateSucceeded {
 		w.recorder.end(key, c.ID, true)
 	}
+}
+
+// commit writes an end, again and again as a worker does.
+func (w *raceWorker) commit(ctx context.Context, e store.Ending, p store.Parcel) error {
+	for {
+		_, err := w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// die leaves everything to others.
+func (w *raceWorker) die(ctx context.Context) {
+	for w.EndWorker(ctx, w.epoch, task.WorkerLost, "killed") != nil && ctx.Err() == nil {
+	}
+	w.epoch = 0
 }
