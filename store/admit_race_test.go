@@ -22,6 +22,7 @@ type recorder struct {
 	mu     sync.Mutex
 	places map[string]map[uuid.UUID]bool // by key: a run that is taken back stays in
 	done   map[uuid.UUID]bool
+	cost   map[uuid.UUID]bool // runs whose worker died
 	over   []string
 	begun  []time.Time // claims
 }
@@ -83,7 +84,7 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 		half = keys
 	}
 	ids := f.ask(all[:half]...) // before there is room
-	r := &recorder{places: map[string]map[uuid.UUID]bool{}, done: map[uuid.UUID]bool{}}
+	r := &recorder{places: map[string]map[uuid.UUID]bool{}, done: map[uuid.UUID]bool{}, cost: map[uuid.UUID]bool{}}
 	parcels := make(chan store.Parcel, 10_000)
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
@@ -170,6 +171,15 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 	}
 }
 
+// dies says whether a run may cost its worker: once, so that none is quarantined.
+func (r *recorder) dies(id uuid.UUID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.cost[id]
+	r.cost[id] = true
+	return !before
+}
+
 func (r *recorder) hasEnded(id uuid.UUID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,10 +239,11 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 	case <-ctx.Done():
 		return
 	}
-	switch dice {
-	case 1: // the worker dies; the run keeps its place
+	if dice == 1 && w.recorder.dies(c.ID) { // the worker dies; the run keeps its place
 		w.die(ctx)
 		return
+	}
+	switch dice {
 	case 2, 3: // it fails and waits for its next attempt
 		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, time.Millisecond
 		w.recorder.end(key, c.ID, false)
