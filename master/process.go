@@ -34,10 +34,11 @@ type process struct {
 	wake    chan struct{} // there is an order
 
 	// of the goroutine that watches it
-	probes  int64
-	holdoff holdoff
-	cpu     time.Duration // at a check that was soon after a sign of life
-	cut     bool          // the last thing said to the worker was cut off
+	probes   int64
+	holdoff  holdoff
+	cpu      time.Duration // used by the first check since cpuSince
+	cpuSince time.Time     // a sign of life
+	cut      bool          // the last thing said to the worker was cut off
 
 	mu      sync.Mutex
 	order   *task.WorkerOrder // that is not carried out yet
@@ -297,10 +298,10 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	policy := p.cfg.Policy
 	policy.HangAfter = p.hangAfter()
 	p.mu.Unlock()
-	if now.Sub(f.BeatAt) <= p.cfg.CheckEvery+p.cfg.CheckEvery/2 {
-		p.cpu = f.CPUTime
-	} else {
-		f.BusySince = measured && f.CPUTime > p.cpu
+	first := measured && !p.cpuSince.Equal(f.BeatAt)
+	f.BusySince = first || measured && f.CPUTime > p.cpu // the first check since cannot tell
+	if first {
+		p.cpu, p.cpuSince = f.CPUTime, f.BeatAt
 	}
 	if p.cfg.Verbose.Checks {
 		p.log.WithFields(logrus.Fields{"rss": f.RSS, "cpu": fmt.Sprintf("%.2f", f.CPU), "runs": f.Runs, "open_files": f.OpenFiles,
