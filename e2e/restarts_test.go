@@ -112,19 +112,21 @@ func planned(t *testing.T, r restarts) {
 	var streams sync.WaitGroup
 	streams.Go(func() { l.steady(t.Context(), stop, r.runs) })
 	guests := []*visitors{visitRate(t, masters[0].http, r.requests/2), visitRate(t, masters[1].http, r.requests/2)}
-	began, byHand, upgrades := time.Now(), 0, 0
+	began, told, upgrades := time.Now(), 0, 0
 	total := func() (n int) {
 		for _, m := range masters {
 			n += len(m.log.find(`"worker is replaced"`))
 		}
-		return n + byHand + upgrades
+		return n + told + upgrades
 	}
 	for turn := 0; total() < r.number && len(guests[0].failed())+len(guests[1].failed()) == 0; turn++ {
-		m := masters[turn/2%2]
+		m := masters[(turn+turn/8)%2]
 		switch turn % 4 {
-		case 0, 1: // one of each master
-			c.stopOne(m)
-			byHand++
+		case 0:
+			c.replaceOne(m, func(w task.Worker) { require.NoError(t, syscall.Kill(w.PID, syscall.SIGTERM)) })
+			told++
+		case 1:
+			c.replaceOne(m, func(w task.Worker) { c.cli("workers", "restart", w.ID) })
 		case 2, 3:
 			if turn%8 < 4 || !r.memory {
 				c.upgrade(m)
@@ -152,10 +154,10 @@ func planned(t *testing.T, r restarts) {
 		require.Zero(t, run.Losses, "run %s", run.ID)
 		require.Equal(t, task.StateSucceeded, run.State)
 	}
-	reasons := map[string]int{"by hand": byHand, "in place": upgrades}
+	reasons := map[string]int{"SIGTERM": told, "in place": upgrades}
 	for _, m := range masters {
 		for _, line := range m.log.find(`"worker is replaced"`) {
-			for reason, text := range map[string]string{"maxRuns": "has executed", "ttl": " old, its limit", "memory": "of memory"} {
+			for reason, text := range map[string]string{"maxRuns": "has executed", "ttl": " old, its limit", "memory": "of memory", "command": "asked by"} {
 				if strings.Contains(line.Reason, text) {
 					reasons[reason]++
 				}
@@ -190,8 +192,8 @@ func (c *cluster) press(l *load, masters []*node) {
 	}, "the worker with too much memory does not drain")
 }
 
-// stopOne tells a supervised worker to stop and waits for the one in its place.
-func (c *cluster) stopOne(m *node) {
+// replaceOne has a supervised worker told to end and waits for the one in its place.
+func (c *cluster) replaceOne(m *node, tell func(task.Worker)) {
 	c.t.Helper()
 	var active []task.Worker
 	ours := func() []task.Worker {
@@ -200,10 +202,9 @@ func (c *cluster) stopOne(m *node) {
 		})
 	}
 	c.eventually(func() bool { active = ours(); return len(active) > 1 }, "the master has no two workers")
-	oldest := slices.MinFunc(active, func(a, b task.Worker) int { return cmp.Compare(a.Epoch, b.Epoch) })
 	newest := slices.MaxFunc(active, func(a, b task.Worker) int { return cmp.Compare(a.Epoch, b.Epoch) })
-	require.NoError(c.t, syscall.Kill(newest.PID, syscall.SIGTERM)) // the older one may be about to be replaced anyway
+	tell(newest) // the older one may be about to be replaced anyway
 	c.eventually(func() bool {
-		return slices.ContainsFunc(ours(), func(w task.Worker) bool { return w.Epoch > max(oldest.Epoch, newest.Epoch) })
-	}, "the worker that was told to stop is not replaced")
+		return slices.ContainsFunc(ours(), func(w task.Worker) bool { return w.Epoch > newest.Epoch })
+	}, "the worker that was told to end is not replaced")
 }

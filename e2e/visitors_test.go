@@ -79,8 +79,8 @@ func (v *visitors) come(every time.Duration, fresh bool, where func() door) {
 	defer g.hangUp()
 	for next := time.Now(); ; next = next.Add(every) {
 		wait := time.Until(next)
-		if wait < 0 {
-			next = time.Now() // what could not be asked in time is not asked later at once
+		if wait < -time.Second {
+			next = time.Now() // a long fault is not followed by a flood
 		}
 		select {
 		case <-v.stop:
