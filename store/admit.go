@@ -421,6 +421,15 @@ type admitRun struct {
 	group  *limitGroup
 }
 
+// place is what the run takes, also when no limit is in force: one may be again
+// before it ends.
+func (r *admitRun) place() *placeKey {
+	if r.group.concurrency == nil {
+		return nil
+	}
+	return &placeKey{limitScope(r.task.name), *r.group.concurrency}
+}
+
 // admit packs the first runs of each group, as many as were given, and lets
 // them go.
 func (a *admitting) admit(ctx context.Context, tx pgx.Tx, total int) error {
@@ -435,6 +444,9 @@ func (a *admitting) admit(ctx context.Context, tx pgx.Tx, total int) error {
 	for _, r := range chosen {
 		if !a.pack.put(a.lane, r.id, r.micros, a.room) {
 			break
+		}
+		if place := r.place(); place != nil {
+			a.pack.hold(a.lane, r.id, place.number())
 		}
 		ids = append(ids, r.id)
 	}
@@ -529,25 +541,28 @@ func (a *admitting) choose(ctx context.Context, tx pgx.Tx) (chosen []admitRun, e
 }
 
 const admitStatement = `
-	UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1, held = CASE WHEN i.held THEN true ELSE r.held END,
+	UPDATE runs r SET state = 'dispatched', parcel = i.parcel, fence = r.fence + 1, held = CASE WHEN i.held THEN true ELSE coalesce(r.held, i.held) END,
 		release = coalesce(r.release, (SELECT coalesce(max(id), 0) FROM releases))
 	FROM unnest($1::uuid[], $2::bigint[], $3::boolean[]) AS i(id, parcel, held)
 	WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5 AND r.state = 'queued'`
 
 // write dispatches the runs and takes their places and tokens.
 func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, homes map[uuid.UUID]int64) error {
-	ids, parcels, held := make([]uuid.UUID, len(chosen)), make([]int64, len(chosen)), make([]bool, len(chosen))
-	var holders []uuid.UUID
-	var scopes, keys []string
-	uses := newTokenUses()
+	ids, parcels, held := make([]uuid.UUID, len(chosen)), make([]int64, len(chosen)), make([]*bool, len(chosen))
+	var holders []holder
+	var uses tokenUses
 	for i, r := range chosen {
-		ids[i], parcels[i], held[i] = r.id, homes[r.id], r.group.concurrency != nil
-		if held[i] { // also when no limit is in force: one may be again before it ends
-			holders, scopes, keys = append(holders, r.id), append(scopes, limitScope(r.task.name)), append(keys, *r.group.concurrency)
+		ids[i], parcels[i] = r.id, homes[r.id]
+		if place := r.place(); place != nil {
+			held[i], holders = new(bool), append(holders, holder{i, r.id, *place})
 		}
 		if r.group.token != nil {
-			uses.add(parcels[i], r.task.name, *r.group.rate, time.Duration(r.task.limits.Rate.Per))
+			uses.add(parcels[i], r.id, r.task.name, *r.group.rate, time.Duration(r.task.limits.Rate.Per))
 		}
+	}
+	holders = a.pack.loose(holders)
+	for _, h := range holders {
+		*held[h.at] = true
 	}
 	low, high := bounds(ids)
 	batch := &pgx.Batch{}
@@ -555,10 +570,7 @@ func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, hom
 	setBulkPlans(batch)
 	batch.Queue(admitStatement, ids, parcels, held, low, high)
 	batch.Queue(`DELETE FROM ready WHERE run = ANY($1)`, ids)
-	if len(holders) > 0 {
-		batch.Queue(`INSERT INTO holds (run, scope, key) SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[])
-			ON CONFLICT (run, scope) DO UPDATE SET key = excluded.key, taken_at = excluded.taken_at`, holders, scopes, keys)
-	}
+	queueHolds(batch, holders)
 	uses.queue(batch)
 	return tx.SendBatch(ctx, batch).Close()
 }

@@ -60,23 +60,34 @@ func (r *recorder) ended() int {
 // leaders' turns of one term overlap and others ask for runs: no key ever has more runs than places.
 func TestLimitsUnderEightWorkers(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		rate *task.Rate
-		free bool // askers wait for the end of their run, so that many find a free place
-	}{
-		"many wait":       {rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}},
-		"most start":      {free: true},
-		"some, by tokens": {rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}, free: true},
+	for name, c := range map[string]race{
+		"many wait":           {keys: 5, each: 24, together: 1, rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}},
+		"most start":          {keys: 5, each: 24, together: 1, free: true},
+		"some, by tokens":     {keys: 5, each: 24, together: 1, rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}, free: true},
+		"packed":              {keys: 40, each: 15, together: 20, free: true},
+		"packed, with tokens": {keys: 40, each: 5, together: 20, rate: &task.Rate{Limit: 60, Per: task.Duration(time.Second)}, free: true},
 	} {
-		t.Run(name, func(t *testing.T) { t.Parallel(); limitsUnderEightWorkers(t, c.rate, c.free) })
+		t.Run(name, func(t *testing.T) { t.Parallel(); limitsUnderEightWorkers(t, c) })
 	}
 }
 
-func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
-	const keys, each, limit = 5, 24, 2
+// race is what the runs of a task compete for.
+type race struct {
+	keys, each int // runs of each key
+	together   int // runs that are asked for at once
+	rate       *task.Rate
+	free       bool // askers wait for the end of their runs, so that many find a free place
+}
+
+func limitsUnderEightWorkers(t *testing.T, c race) {
+	const limit = 2
+	keys, rate, free := c.keys, c.rate, c.free
 	f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: limit, Key: "${params.k}"}, Rate: rate})
+	if c.together > 1 { // of a known cost, so that a parcel has many
+		f.exec(`INSERT INTO task_costs (revision, micros) SELECT revision, 100 FROM tasks WHERE name = 'limited'`)
+	}
 	var all []string
-	for i := range keys * each {
+	for i := range keys * c.each {
 		all = append(all, strconv.Itoa(i%keys))
 	}
 	half := len(all) / 2
@@ -89,7 +100,7 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	var group sync.WaitGroup
-	var started atomic.Int64
+	var started, packed atomic.Int64
 	defer group.Wait()
 	defer stop()
 	for range 2 {
@@ -124,13 +135,18 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 	const askers = 6
 	for n := range askers { // the others start at once, where they can
 		group.Go(func() {
-			for i := half + n; i < len(all) && ctx.Err() == nil; i += askers {
-				accepted, direct, err := f.InsertRuns(ctx, []store.NewRun{{Task: "limited", Params: json.RawMessage(`{"k":"` + all[i] + `"}`)}})
+			for i := half + n*c.together; i < len(all) && ctx.Err() == nil; i += askers * c.together {
+				var runs []store.NewRun
+				for _, key := range all[i:min(i+c.together, len(all))] {
+					runs = append(runs, store.NewRun{Task: "limited", Params: json.RawMessage(`{"k":"` + key + `"}`)})
+				}
+				accepted, direct, err := f.InsertRuns(ctx, runs)
 				if err != nil {
-					i -= askers
+					i -= askers * c.together
 					continue
 				}
 				started.Add(int64(len(direct)))
+				packed.Add(f.scalar(`SELECT count(*) FROM parcels WHERE places IS NOT NULL`))
 				for _, p := range direct {
 					parcels <- p
 				}
@@ -157,7 +173,11 @@ func limitsUnderEightWorkers(t *testing.T, rate *task.Rate, free bool) {
 		require.Positive(t, started.Load())
 	}
 	require.Empty(t, r.over, "more runs of these keys than places")
+	if c.together > 1 && rate == nil {
+		require.Positive(t, packed.Load())
+	}
 	require.Zero(t, f.holds())
+	require.Zero(t, f.scalar(`SELECT count(*) FROM parcels`))
 	require.Zero(t, f.scalar(`SELECT count(*) FROM ready`))
 	most, first := 0, 0
 	for i, at := range r.begun { // claims are noted in their order, up to a moment
@@ -210,17 +230,40 @@ func (w *raceWorker) work(ctx context.Context, parcels <-chan store.Parcel, limi
 			if err != nil { // it does not know whether it has the parcel
 				w.die(ctx)
 			}
-			for _, c := range runs {
-				if w.epoch != 0 { // it lives
-					w.run(ctx, c, p, limit)
-				}
-			}
+			w.runAll(ctx, runs, p, limit)
 		}
 	}
 }
 
+// runAll executes a parcel and writes its ends one by one or all at once.
+func (w *raceWorker) runAll(ctx context.Context, runs []store.Claimed, p store.Parcel, limit int) {
+	single := w.rng.IntN(2) == 0
+	var ends []raceEnd
+	for i, c := range runs {
+		e, lives := w.run(ctx, c, p, limit)
+		if !lives {
+			return
+		}
+		ends = append(ends, e)
+		if single || i == len(runs)-1 {
+			var done []int64
+			if i == len(runs)-1 {
+				done = []int64{p.ID}
+			}
+			w.commit(ctx, ends, done)
+			ends = nil
+		}
+	}
+}
+
+// raceEnd is an end to write.
+type raceEnd struct {
+	store.Ending
+	key string
+}
+
 // run does with a claimed run one of the things that happen to runs.
-func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, limit int) {
+func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, limit int) (end raceEnd, lives bool) {
 	var params struct{ K string }
 	_ = json.Unmarshal(c.Params, &params) // as the test wrote them
 	key := params.K
@@ -229,39 +272,41 @@ func (w *raceWorker) run(ctx context.Context, c store.Claimed, p store.Parcel, l
 	dice := w.rng.IntN(10)
 	if dice == 0 { // it has not started
 		w.recorder.end(key, c.ID, false)
-		e = store.Ending{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: c.Attempt, Parcel: p.ID, Held: c.Held, Rated: c.Rated, Lane: p.Lane}
-		_ = w.commit(ctx, e, p)
-		return
+		return raceEnd{store.Ending{Run: c.ID, Fence: c.Fence, State: task.StateQueued, Attempt: c.Attempt, Parcel: p.ID, Held: c.Held, Packed: c.Packed, Rated: c.Rated, Lane: p.Lane}, key}, true
 	}
 	w.recorder.begin(key, c.ID, limit)
 	select {
 	case <-time.After(time.Duration(w.rng.Int64N(int64(4 * time.Millisecond)))):
 	case <-ctx.Done():
-		return
+		return end, false
 	}
 	if dice == 1 && w.recorder.dies(c.ID) { // the worker dies; the run keeps its place
 		w.die(ctx)
-		return
+		return end, false
 	}
-	switch dice {
-	case 2, 3: // it fails and waits for its next attempt
+	if dice < 4 { // it fails and waits for its next attempt
 		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, time.Millisecond
-		w.recorder.end(key, c.ID, false)
-	default:
-		w.recorder.end(key, c.ID, false)
 	}
-	err := w.commit(ctx, e, p)
-	if err == nil && e.State == task.StateSucceeded {
-		w.recorder.end(key, c.ID, true)
-	}
+	w.recorder.end(key, c.ID, false)
+	return raceEnd{e, key}, true
 }
 
-// commit writes an end, again and again as a worker does.
-func (w *raceWorker) commit(ctx context.Context, e store.Ending, p store.Parcel) error {
+// commit writes ends, again and again as a worker does.
+func (w *raceWorker) commit(ctx context.Context, ends []raceEnd, done []int64) {
+	b := store.Batch{Worker: w.epoch, Parcels: done}
+	for _, e := range ends {
+		b.Endings = append(b.Endings, e.Ending)
+	}
 	for {
-		_, err := w.Write(ctx, store.Batch{Worker: w.epoch, Endings: []store.Ending{e}, Parcels: []int64{p.ID}})
-		if err == nil || ctx.Err() != nil {
-			return err
+		if _, err := w.Write(ctx, b); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			return
+		}
+	}
+	for _, e := range ends {
+		if e.State == task.StateSucceeded {
+			w.recorder.end(e.key, e.Run, true)
 		}
 	}
 }

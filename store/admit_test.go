@@ -86,7 +86,7 @@ func (f *fixture) holds() int64 { return f.scalar(`SELECT count(*) FROM holds`) 
 
 func ended(c store.Claimed) store.Ending {
 	e := succeeded(c)
-	e.Held, e.Rated = c.Held, c.Rated
+	e.Held, e.Packed, e.Rated = c.Held, c.Packed, c.Rated
 	return e
 }
 

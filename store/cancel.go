@@ -92,6 +92,9 @@ func cancelRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, by string, atOn
 		batch.Queue(`UPDATE runs SET state = 'cancelled', cancel_requested = true, cancel_requested_at = clock_timestamp(),
 			fence = fence + 1, parcel = NULL, reason = $2, finished_at = clock_timestamp()
 			WHERE id = ANY($1) AND id BETWEEN $3 AND $4`, c.ended, clean("cancelled by "+by), low, high)
+		if left := parcelsOf(c.ended, parcels); len(left) > 0 {
+			batch.Queue(unpackPlaces, left)
+		}
 		queueCancelled(batch, c.ended, by)
 	}
 	if len(c.asked) > 0 {

@@ -26,7 +26,8 @@ type Claimed struct {
 	Schedule  *int64
 	DueAt     *time.Time
 	CreatedAt time.Time
-	Held      bool        // rows in holds end with it
+	Held      bool        // a place of a limit or a group ends with it
+	Packed    bool        // it stands in its parcel, unless that was unpacked
 	Rated     bool        // it has taken a token of a rate limit
 	Done      []task.Step // committed steps to go on after
 	Waits     []WaitEnded // of this attempt and what earlier ones have got; the last of an item counts
@@ -49,7 +50,7 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 	batch.Queue(`
 		WITH p AS MATERIALIZED (SELECT runs FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3)
 		SELECT id, task, revision, attempt, fence, coalesce(release, 0), params::text, schedule, due_at, created_at,
-			held IS NOT NULL, rate_key IS NOT NULL, entry::text, retried_at, trace FROM runs
+			held IS NOT NULL, coalesce(NOT held, false), rate_key IS NOT NULL, entry::text, retried_at, trace FROM runs
 		WHERE id = ANY ((SELECT runs FROM p)::uuid[])
 			AND id BETWEEN (SELECT runs[1] FROM p) AND (SELECT runs[cardinality(runs)] FROM p)
 			AND parcel = $1 AND state IN ('dispatched', 'running')`, parcel, dispatchNo, epoch).
@@ -64,8 +65,10 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 		return nil, s.dropEmpty(ctx, epoch, parcel, dispatchNo)
 	}
 	if slices.ContainsFunc(runs, func(r Claimed) bool { return r.Rated }) {
-		if err := s.beginWindow(ctx, parcel); err != nil {
-			return nil, err
+		begin := &pgx.Batch{}
+		beginWindow(begin, []int64{parcel})
+		if err := s.pool.SendBatch(ctx, begin).Close(); err != nil {
+			return nil, wrap(err, "begin the window of a rate limit")
 		}
 	}
 	return runs, s.loadDone(ctx, runs)
@@ -74,14 +77,15 @@ func (s *Store) Claim(ctx context.Context, epoch, parcel int64, dispatchNo int) 
 // dropEmpty removes a claimed parcel whose runs were all cancelled before, which
 // nobody would remove else while its worker lives, and its tokens.
 func (s *Store) dropEmpty(ctx context.Context, epoch, parcel int64, dispatchNo int) error {
-	_, err := s.pool.Exec(ctx, `WITH gone AS (DELETE FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3 RETURNING id)
+	_, err := s.pool.Exec(ctx, `WITH gone AS (DELETE FROM parcels WHERE id = $1 AND dispatch_no = $2 AND worker = $3 RETURNING id
+		), packs AS (DELETE FROM token_packs u USING gone WHERE u.parcel = $1 AND u.parcel = gone.id AND u.back_at = 'infinity')
 		DELETE FROM rate_uses u USING gone WHERE u.parcel = $1 AND u.parcel = gone.id AND u.back_at = 'infinity'`, parcel, dispatchNo, epoch)
 	return wrap(err, "remove an empty parcel")
 }
 
 func scanClaimed(row pgx.CollectableRow) (r Claimed, err error) {
 	var params, entry, trace *string
-	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Rated,
+	err = row.Scan(&r.ID, &r.Task, &r.Revision, &r.Attempt, &r.Fence, &r.Release, &params, &r.Schedule, &r.DueAt, &r.CreatedAt, &r.Held, &r.Packed, &r.Rated,
 		&entry, &r.RetriedAt, &trace)
 	if trace != nil {
 		r.Trace = *trace

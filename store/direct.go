@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -108,14 +109,37 @@ func (p *insertion) grant(c candidate, rated bool) {
 	p.states[c.at], p.fences[c.at], p.releases[c.at] = string(task.StateDispatched), 1, &p.view.release
 	info := p.view.tasks[c.task]
 	if c.keys.Concurrency != nil {
-		yes := true
-		p.held[c.at] = &yes
-		p.holders = append(p.holders, p.ids[c.at])
-		p.scopes, p.holdKeys = append(p.scopes, limitScope(c.task)), append(p.holdKeys, *c.keys.Concurrency)
+		p.held[c.at] = new(bool)
+		key := placeKey{limitScope(c.task), *c.keys.Concurrency}
+		p.holders = append(p.holders, holder{c.at, p.ids[c.at], key})
+		p.packer.hold(info.lane, p.ids[c.at], key.number())
 	}
 	if rated {
 		p.rated = append(p.rated, ratedRun{c.at, c.task, *c.keys.Rate, time.Duration(info.limits.Rate.Per)})
 	}
+}
+
+// holder is a run that has taken a place.
+type holder struct {
+	at    int // among those that start
+	run   uuid.UUID
+	place placeKey
+}
+
+// queueHolds writes a row for each holder.
+func queueHolds(batch *pgx.Batch, holders []holder) {
+	if len(holders) == 0 {
+		return
+	}
+	ids, scopes, keys := make([]uuid.UUID, len(holders)), make([]string, len(holders)), make([]string, len(holders))
+	for i, h := range holders {
+		ids[i], scopes[i], keys[i] = h.run, h.place.scope, h.place.key
+	}
+	rows := &rowSet{}
+	rows.array("run", "uuid", ids)
+	rows.together(of("scope", "text", scopes))
+	rows.together(of("key", "text", keys))
+	batch.Queue(rows.insert("holds", "")+` ON CONFLICT (run, scope) DO UPDATE SET key = excluded.key, taken_at = excluded.taken_at`, rows.args...)
 }
 
 // ratedRun is a run that has taken a token.
@@ -138,16 +162,10 @@ func (p *insertion) unwait(granted map[int]bool) {
 
 // queueGranted writes the places and tokens of those that start at once.
 func (p *insertion) queueGranted(batch *pgx.Batch) {
-	if len(p.holders) > 0 {
-		rows := &rowSet{}
-		rows.array("run", "uuid", p.holders)
-		rows.together(of("scope", "text", p.scopes))
-		rows.together(of("key", "text", p.holdKeys))
-		batch.Queue(rows.insert("holds", ""), rows.args...)
-	}
-	uses := newTokenUses()
+	queueHolds(batch, p.holders)
+	var uses tokenUses
 	for _, r := range p.rated {
-		uses.add(*p.parcelIDs[r.at], r.task, r.key, r.per)
+		uses.add(*p.parcelIDs[r.at], p.ids[r.at], r.task, r.key, r.per)
 	}
 	uses.queue(batch)
 }

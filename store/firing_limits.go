@@ -80,7 +80,8 @@ func rejectFires(ctx context.Context, tx pgx.Tx, f *firing, keys []LimitKeys, sk
 		k := placeKey{run.Task, *keys[i].Concurrency}
 		if _, known := left[k]; !known {
 			var used int
-			if err := tx.QueryRow(ctx, occupied, limitScope(run.Task), k.key, info.lane, run.Task, LimitKeys{Rate: keys[i].Rate, Concurrency: &k.key}.joined(), c.Limit).
+			held := placeKey{limitScope(run.Task), k.key}
+			if err := tx.QueryRow(ctx, occupied, held.scope, held.key, held.number().bytes(), info.lane, run.Task, LimitKeys{Rate: keys[i].Rate, Concurrency: &k.key}.joined(), c.Limit).
 				Scan(&used); err != nil {
 				return err
 			}
@@ -95,8 +96,8 @@ func rejectFires(ctx context.Context, tx pgx.Tx, f *firing, keys []LimitKeys, sk
 
 // occupied counts the runs under way and those about to start, up to the limit.
 const occupied = `
-	SELECT (SELECT count(*) FROM (SELECT 1 FROM holds WHERE scope = $1 AND key = $2 LIMIT $6) h)
-		+ (SELECT count(*) FROM (SELECT 1 FROM ready WHERE hold = 'limited' AND lane = $3 AND task = $4 AND limit_keys = $5 LIMIT $6) w)`
+	SELECT (SELECT count(*) FROM (SELECT 1 FROM ` + limitHolders + ` LIMIT $7) h)
+		+ (SELECT count(*) FROM (SELECT 1 FROM ready WHERE hold = 'limited' AND lane = $4 AND task = $5 AND limit_keys = $6 LIMIT $7) w)`
 
 // joined is what ready.limit_keys says of these keys.
 func (k LimitKeys) joined() string {

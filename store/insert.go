@@ -129,12 +129,11 @@ type insertion struct {
 	waiting                      []int     // indexes into ids of runs that go to ready
 	holds                        []string  // of the waiting ones
 
-	candidates       []candidate // waiting ones that may start at once
-	groups           map[string]int
-	held             []*bool // rows in holds end with it
-	holders          []uuid.UUID
-	scopes, holdKeys []string // of the holders
-	rated            []ratedRun
+	candidates []candidate // waiting ones that may start at once
+	groups     map[string]int
+	held       []*bool // a place ends with it; false: it is packed
+	holders    []holder
+	rated      []ratedRun
 }
 
 func newInsertion(view *laneView) *insertion {
@@ -225,6 +224,10 @@ func (p *insertion) queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) erro
 		if home, ok := homes[id]; ok {
 			p.parcelIDs[i] = &home
 		}
+	}
+	p.holders = p.packer.loose(p.holders)
+	for _, h := range p.holders {
+		*p.held[h.at] = true
 	}
 	p.queueRuns(batch)
 	p.queueGranted(batch)

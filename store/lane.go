@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -214,6 +215,7 @@ type packing struct {
 	Parcel
 	runs   []uuid.UUID
 	micros float64
+	places map[uuid.UUID]keyNumber // that runs of it have; see packed
 }
 
 // put adds the run to a parcel of the lane. It reports false when that needs a
@@ -249,7 +251,7 @@ func (p *packer) write(ctx context.Context, tx pgx.Tx) (map[uuid.UUID]int64, err
 	batch := &pgx.Batch{}
 	for _, c := range p.parcels {
 		slices.SortFunc(c.runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
-		batch.Queue(`INSERT INTO parcels (lane, runs) VALUES ($1, $2) RETURNING id`, c.Lane, c.runs).
+		batch.Queue(`INSERT INTO parcels (lane, runs, places) VALUES ($1, $2, $3) RETURNING id`, c.Lane, c.runs, c.packed()).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&c.ID) })
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -267,6 +269,7 @@ func (p *packer) write(ctx context.Context, tx pgx.Tx) (map[uuid.UUID]int64, err
 func (p *packer) keep(runs map[uuid.UUID]bool) {
 	for _, c := range p.parcels {
 		c.runs = slices.DeleteFunc(c.runs, func(id uuid.UUID) bool { return !runs[id] })
+		maps.DeleteFunc(c.places, func(id uuid.UUID, _ keyNumber) bool { return !runs[id] })
 	}
 	p.parcels = slices.DeleteFunc(p.parcels, func(c *packing) bool { return len(c.runs) == 0 })
 }

@@ -57,7 +57,7 @@ const parkRuns = `
 		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'waiting' END,
 			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
 			reason = CASE WHEN r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') END,
-			fence = r.fence + 1, parcel = NULL, packages = i.packages::json, started_at = coalesce(r.started_at, i.started_at), worker = $13
+			fence = r.fence + 1, parcel = NULL, held = CASE WHEN r.held IS NOT NULL THEN true END, packages = i.packages::json, started_at = coalesce(r.started_at, i.started_at), worker = $13
 		FROM i WHERE r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $14 AND $15 AND r.fence = i.fence AND r.state IN ('dispatched', 'running')
 		RETURNING r.id, r.state, r.task
 	), w AS (

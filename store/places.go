@@ -32,6 +32,16 @@ func (s placeSet) limited(k placeKey, limit int) *places {
 
 // queueCounts counts what is taken. The lock of each task must be held.
 func (s placeSet) queueCounts(batch *pgx.Batch) {
+	inParcels, inPacks := map[keyNumber]*places{}, map[keyNumber]*places{}
+	for k, p := range s {
+		if isLimitScope(k.scope) {
+			inParcels[k.number()] = p
+		} else {
+			inPacks[k.number()] = p
+		}
+	}
+	queuePacked(batch, countPlaces, inParcels)
+	queuePacked(batch, countPacks, inPacks)
 	type count struct {
 		scopes, keys []string
 		limits       []int64

@@ -57,8 +57,9 @@ func TestPlansOfTheHotStatements(t *testing.T) {
 	object := fill(`"{}"`)
 
 	for name, st := range map[string]struct{ sql, args string }{
-		"finish":      {endRuns, strings.Join([]string{list, fill("1"), fill("succeeded"), object, fill("x"), object, fill(`"[]"`), "1", at, span}, ", ")},
-		"finish_held": {endHeldRuns, strings.Join([]string{list, fill("1"), fill("succeeded"), object, fill("x"), object, fill(`"[]"`), "1", at, span}, ", ")},
+		"finish": {endRuns, strings.Join([]string{list, fill("1"), fill("succeeded"), object, fill("x"), object, fill(`"[]"`), "1", at, span}, ", ")},
+		"finish_held": {endHeldRuns, strings.Join([]string{list, fill("1"), fill("succeeded"), object, fill("x"), object, fill(`"[]"`), "1", at, span,
+			"'{0}', 1"}, ", ")},
 		"requeue": {requeue, strings.Join([]string{list, fill("1"), fill("2"), fill("0"), object, fill("x"), object, "1", at, span,
 			fill("NULL")}, ", ")},
 		"step":     {insertSteps, strings.Join([]string{list, fill("1"), fill("0"), fill("0"), fill("n"), fill("1"), object, object, at, at, span}, ", ")},

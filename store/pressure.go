@@ -101,8 +101,8 @@ func reachedText(c *task.Concurrency, key string) string {
 // whether they are under way or wait: one that waits may be the older, as after
 // a retry.
 func (a *admitting) supersede(ctx context.Context, tx pgx.Tx, t *limitedTask, g *limitGroup, waiting []uuid.UUID) error {
-	rows, err := tx.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY run LIMIT $3`,
-		limitScope(t.name), *g.concurrency, pressHolders)
+	limit := placeKey{limitScope(t.name), *g.concurrency}
+	rows, err := tx.Query(ctx, `SELECT run FROM `+limitHolders+` ORDER BY run LIMIT $4`, limit.scope, limit.key, limit.number().bytes(), pressHolders)
 	if err != nil {
 		return err
 	}

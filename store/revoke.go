@@ -85,7 +85,7 @@ const revokeStatement = `
 		SELECT l.id, p.worker, (p.kills OR coalesce(l.id = p.guilty, false))::int AS kills,
 			CASE WHEN l.id = p.guilty THEN p.memory ELSE '' END AS memory FROM locked l JOIN p ON p.id = l.parcel
 	), u AS (
-		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills, parcel = NULL, worker = p.worker,
+		UPDATE runs r SET fence = r.fence + 1, losses = r.losses + 1, kills = r.kills + p.kills, parcel = NULL, worker = p.worker, held = CASE WHEN r.held IS NOT NULL THEN true END,
 			state = CASE WHEN r.cancel_requested THEN 'cancelled' WHEN r.kills + p.kills >= $7 THEN 'quarantined' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested OR r.kills + p.kills >= $7 THEN clock_timestamp() END,
 			reason = CASE WHEN r.cancel_requested THEN 'cancelled on request; its worker was lost'
@@ -134,10 +134,11 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 		}
 	}
 	batch := &pgx.Batch{}
+	batch.Queue(unpackPlaces, ids)
 	if len(over) > 0 {
 		queueRelease(batch, over)
 	}
-	batch.Queue(startWindow+` WHERE parcel = ANY($1) AND back_at = 'infinity'`, ids) // its claim may not have come that far
+	beginWindow(batch, ids) // a claim may not have come that far
 	batch.Queue(`DELETE FROM parcels WHERE id = ANY($1)`, ids)
 	return revoked, tx.SendBatch(ctx, batch).Close()
 }

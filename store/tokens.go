@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,18 +13,62 @@ import (
 // worker claims the parcel: what lies between, however long, takes nothing from
 // the window, and claims in any window never exceed the limit.
 
-// startWindow is the beginning of an UPDATE of tokens whose window begins now.
+// startWindows are the beginnings of UPDATEs of tokens whose window begins now.
+var startWindows = []string{startWindow, strings.Replace(startWindow, "rate_uses", "token_packs", 1)}
+
 const startWindow = `UPDATE rate_uses SET used_at = clock_timestamp(), back_at = clock_timestamp() + per_ms * interval '1 millisecond'`
 
-// beginWindow begins the windows of a claimed parcel's tokens. Repeating it is of no effect.
-func (s *Store) beginWindow(ctx context.Context, parcel int64) error {
-	_, err := s.pool.Exec(ctx, startWindow+` WHERE parcel = $1 AND back_at = 'infinity'`, parcel)
-	return wrap(err, "begin the window of a rate limit")
+// beginWindow begins the windows of claimed parcels' tokens. Repeating it is of no effect.
+func beginWindow(batch *pgx.Batch, parcels []int64) {
+	for _, start := range startWindows {
+		batch.Queue(start+` WHERE parcel = ANY ($1) AND back_at = 'infinity'`, parcels)
+	}
 }
 
-// tokenUses gathers rows of rate_uses: one for each key in a parcel.
-type tokenUses struct {
-	index   map[tokenUse]int
+// tokenUses gathers tokens that runs take with their parcels.
+type tokenUses []tokenUse
+
+type tokenUse struct {
+	parcel int64
+	run    uuid.UUID
+	limit  placeKey // its scope is the task
+	per    time.Duration
+}
+
+func (u *tokenUses) add(parcel int64, run uuid.UUID, name, key string, per time.Duration) {
+	*u = append(*u, tokenUse{parcel, run, placeKey{name, key}, per})
+}
+
+// queue writes the tokens: a row for those of a parcel with windows of a length
+// where they are many and short, and one for each key of a parcel else.
+func (u *tokenUses) queue(batch *pgx.Batch) {
+	type pack struct {
+		parcel int64
+		per    time.Duration
+	}
+	packs := map[pack][]tokenUse{}
+	for _, use := range *u {
+		p := pack{use.parcel, use.per}
+		packs[p] = append(packs[p], use)
+	}
+	rows := tokenRows{index: map[tokenRow]int{}}
+	for p, uses := range packs {
+		if len(uses) < packLeast || p.per > packWindow {
+			rows.add(uses)
+			continue
+		}
+		runs, numbers := make([]uuid.UUID, len(uses)), keyNumbers{}
+		for i, use := range uses {
+			runs[i], numbers = use.run, numbers.add(use.limit.number())
+		}
+		batch.Queue(`INSERT INTO token_packs (parcel, per_ms, runs, keys) VALUES ($1, $2, $3, $4)`, p.parcel, p.per.Milliseconds(), runs, []byte(numbers))
+	}
+	rows.queue(batch)
+}
+
+// tokenRows gathers rows of rate_uses: one for each key in a parcel.
+type tokenRows struct {
+	index   map[tokenRow]int
 	parcels []int64
 	tasks   []string
 	keys    []string
@@ -32,31 +76,30 @@ type tokenUses struct {
 	tokens  []int32
 }
 
-type tokenUse struct {
-	parcel    int64
-	task, key string
+type tokenRow struct {
+	parcel int64
+	limit  placeKey
 }
 
-func newTokenUses() *tokenUses { return &tokenUses{index: map[tokenUse]int{}} }
-
-func (u *tokenUses) add(parcel int64, name, key string, per time.Duration) {
-	use := tokenUse{parcel, name, key}
-	i, known := u.index[use]
-	if !known {
-		i = len(u.tokens)
-		u.index[use] = i
-		u.parcels, u.tasks, u.keys = append(u.parcels, parcel), append(u.tasks, name), append(u.keys, key)
-		u.per, u.tokens = append(u.per, per.Milliseconds()), append(u.tokens, 0)
+func (r *tokenRows) add(uses []tokenUse) {
+	for _, use := range uses {
+		row := tokenRow{use.parcel, use.limit}
+		i, known := r.index[row]
+		if !known {
+			i = len(r.tokens)
+			r.index[row] = i
+			r.parcels, r.tasks, r.keys = append(r.parcels, use.parcel), append(r.tasks, use.limit.scope), append(r.keys, use.limit.key)
+			r.per, r.tokens = append(r.per, use.per.Milliseconds()), append(r.tokens, 0)
+		}
+		r.tokens[i]++
 	}
-	u.tokens[i]++
 }
 
-func (u *tokenUses) queue(batch *pgx.Batch) {
-	if len(u.tokens) == 0 {
-		return
+func (r *tokenRows) queue(batch *pgx.Batch) {
+	if len(r.tokens) > 0 {
+		batch.Queue(`INSERT INTO rate_uses (parcel, task, key, per_ms, tokens)
+			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::int[])`, r.parcels, r.tasks, r.keys, r.per, r.tokens)
 	}
-	batch.Queue(`INSERT INTO rate_uses (parcel, task, key, per_ms, tokens)
-		SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::int[])`, u.parcels, u.tasks, u.keys, u.per, u.tokens)
 }
 
 // unusedTokens gives back what was taken for runs that no worker has claimed.
@@ -68,23 +111,37 @@ const unusedTokens = `
 		GROUP BY r.parcel, r.task, r.rate_key) n
 	WHERE t.parcel = ANY ($4) AND t.parcel = n.parcel AND t.task = n.task AND t.key = n.rate_key AND t.back_at = 'infinity'`
 
+// unpackedTokens takes the tokens of runs out of a pack.
+const unpackedTokens = `UPDATE token_packs t SET (runs, keys) = (
+		SELECT coalesce(array_agg(u.run ORDER BY u.at), '{}'), coalesce(string_agg(` + tokenAt + `, '' ORDER BY u.at), '')
+		FROM unnest(t.runs) WITH ORDINALITY AS u(run, at) WHERE u.run <> ALL (UNUSED))`
+
+// unusedPacks is unusedTokens for packs; a claimed parcel's windows have begun.
+var unusedPacks = strings.Replace(unpackedTokens, "UNUSED", "$1", 1) +
+	` WHERE t.parcel = ANY ($2) AND t.back_at = 'infinity' AND EXISTS (SELECT FROM parcels p WHERE p.id = t.parcel AND p.state = 'unclaimed')`
+
 // queueUnused gives the tokens of runs back that are about to end unclaimed; of
 // says in which parcel each is. A key without tokens has no window to begin.
 func queueUnused(batch *pgx.Batch, ids []uuid.UUID, of map[uuid.UUID]int64) {
-	var parcels []int64
+	parcels := parcelsOf(ids, of)
+	if len(parcels) == 0 {
+		return
+	}
+	low, high := bounds(ids)
+	batch.Queue(unusedTokens, ids, low, high, parcels)
+	batch.Queue(unusedPacks, ids, parcels)
+	batch.Queue(`DELETE FROM rate_uses WHERE parcel = ANY ($1) AND back_at = 'infinity' AND tokens = 0`, parcels)
+	batch.Queue(`DELETE FROM token_packs WHERE parcel = ANY ($1) AND back_at = 'infinity' AND runs = '{}'`, parcels)
+}
+
+// parcelsOf returns the parcels in which some of the runs are.
+func parcelsOf(ids []uuid.UUID, of map[uuid.UUID]int64) (parcels []int64) {
 	for _, id := range ids {
 		if of[id] != 0 {
 			parcels = append(parcels, of[id])
 		}
 	}
-	if len(parcels) == 0 {
-		return
-	}
-	slices.Sort(parcels)
-	parcels = slices.Compact(parcels)
-	low, high := bounds(ids)
-	batch.Queue(unusedTokens, ids, low, high, parcels)
-	batch.Queue(`DELETE FROM rate_uses WHERE parcel = ANY ($1) AND back_at = 'infinity' AND tokens = 0`, parcels)
+	return sortedSet(parcels)
 }
 
 // tokensLimit is how many tokens one transaction looks at.
@@ -94,6 +151,9 @@ const tokensLimit = 20_000
 // which one call does a bounded part. Of tokens whose parcel is gone nobody else
 // would begin the window. more reports that the next part may have as much to remove.
 func (s *Store) ForgetTokens(ctx context.Context, term int64) (more bool, err error) {
+	if err := s.forgetPacks(ctx, term); err != nil {
+		return false, err
+	}
 	from := s.admission.tokens.Load()
 	var last, seen, gone int64
 	err = s.inTx(ctx, "forget tokens of rate limits", func(tx pgx.Tx) error {
@@ -118,4 +178,17 @@ func (s *Store) ForgetTokens(ctx context.Context, term int64) (more bool, err er
 	}
 	s.admission.tokens.Store(next)
 	return seen == tokensLimit && gone > seen/2, nil
+}
+
+// forgetPacks is ForgetTokens for packs, of which there are few: their windows are short.
+func (s *Store) forgetPacks(ctx context.Context, term int64) error {
+	return s.inTx(ctx, "forget packed tokens of rate limits", func(tx pgx.Tx) error {
+		if err := holdTerm(ctx, tx, term); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(startWindows[1] + ` WHERE back_at = 'infinity' AND NOT EXISTS (SELECT 1 FROM parcels p WHERE p.id = token_packs.parcel)`)
+		batch.Queue(`DELETE FROM token_packs WHERE back_at < (SELECT clock_timestamp())`)
+		return tx.SendBatch(ctx, batch).Close()
+	})
 }

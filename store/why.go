@@ -209,7 +209,10 @@ func (w *whyLook) limited(ctx context.Context) error {
 		var used int
 		var next *time.Time
 		err := w.store.pool.QueryRow(ctx, `SELECT coalesce(sum(tokens), 0), min(back_at) FILTER (WHERE back_at < 'infinity' AND tokens > 0)
-			FROM rate_uses WHERE task = $1 AND key = $2 AND back_at > $3`, w.run.Task, *r.rate, w.now).Scan(&used, &next)
+			FROM (SELECT tokens, back_at FROM rate_uses WHERE task = $1 AND key = $2
+				UNION ALL SELECT 1, t.back_at FROM token_packs t CROSS JOIN LATERAL unnest(t.runs) WITH ORDINALITY AS u(run, at)
+					WHERE `+tokenAt+` = $4) t WHERE back_at > $3`,
+			w.run.Task, *r.rate, w.now, placeKey{w.run.Task, *r.rate}.number().bytes()).Scan(&used, &next)
 		if err != nil {
 			return err
 		}
@@ -250,14 +253,13 @@ func (w *whyLook) rated(ctx context.Context, rate task.Rate, next *time.Time) er
 
 func (w *whyLook) holders(ctx context.Context, key string) (held int, err error) {
 	scope := limitScope(w.run.Task)
-	if err := w.store.pool.QueryRow(ctx, `SELECT count(*) FROM holds WHERE scope = $1 AND key = $2`, scope, key).Scan(&held); err != nil {
-		return 0, err
-	}
-	rows, err := w.store.pool.Query(ctx, `SELECT run FROM holds WHERE scope = $1 AND key = $2 ORDER BY taken_at, run LIMIT $3`, scope, key, whyHolders)
+	rows, err := w.store.pool.Query(ctx, `SELECT run, count(*) OVER () FROM `+limitHolders+` ORDER BY taken_at, run LIMIT $4`,
+		scope, key, placeKey{scope, key}.number().bytes(), whyHolders)
 	if err != nil {
 		return 0, err
 	}
-	w.Holders, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	var holder uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&holder, &held}, func() error { w.Holders = append(w.Holders, holder); return nil })
 	return held, err
 }
 

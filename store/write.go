@@ -34,7 +34,8 @@ type Ending struct {
 	After     time.Duration // how long to wait before that
 	Lane      string        // it goes again in; "": its own
 	Parcel    int64         // that it was claimed in
-	Held      bool          // rows in holds end with it
+	Held      bool          // a place of a limit or a group ends with it
+	Packed    bool          // it stands in its parcel, unless that was unpacked
 	Rated     bool          // it has taken a token of a rate limit
 	Park      *Park         // what it waits for, when its state is waiting
 
@@ -147,7 +148,7 @@ func (e Ending) refuse(cause error) Ending {
 	reason := "the outcome cannot be stored: " + clean(cause.Error())
 	outcome, _ := json.Marshal(task.Fail(reason)) // text marshals
 	return Ending{Run: e.Run, Fence: e.Fence, State: task.StateFailed, Reason: reason, Outcome: outcome,
-		StartedAt: e.StartedAt, Held: e.Held, refused: true}
+		StartedAt: e.StartedAt, Parcel: e.Parcel, Held: e.Held, Packed: e.Packed, refused: true}
 }
 
 // writeOnce sends everything in one round trip; without an explicit BEGIN the
@@ -252,9 +253,9 @@ const endRuns = `
 		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
 	RETURNING r.id`
 
-// What the runs occupied ends with them.
+// What the runs occupied ends with them, or with their parcels where it is packed.
 const endHeldRuns = `WITH ended AS (` + endRuns + `
-	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id)
+	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id AND NOT ` + allPacked + `)
 	SELECT id FROM ended`
 
 // A run that goes again gets a new fence. If its own earlier commit did that
@@ -270,7 +271,7 @@ const requeueRuns = `
 	), u AS (
 		UPDATE runs r SET state = CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'queued' END,
 			finished_at = CASE WHEN r.cancel_requested THEN clock_timestamp() END,
-			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, outcome = i.outcome::json,
+			fence = r.fence + 1, attempt = i.attempt, parcel = NULL, held = CASE WHEN r.held IS NOT NULL THEN true END, outcome = i.outcome::json,
 			reason = CASE WHEN r.cancel_requested THEN replace(r.reason, 'cancel asked by', 'cancelled by') ELSE i.reason END,
 			packages = ` + allPackages + `, started_at = coalesce(r.started_at, i.started_at), worker = $8,
 			available_at = clock_timestamp() + i.after_ms * interval '1 millisecond'
@@ -293,11 +294,12 @@ const refundTokens = `, refunded AS (
 		FROM (SELECT p.parcel, u.task, u.rate_key, count(*) FROM u JOIN unnest($1::uuid[], $13::bigint[]) AS p(id, parcel) ON p.id = u.id
 			GROUP BY p.parcel, u.task, u.rate_key) n
 		WHERE t.parcel = ANY ($13) AND t.parcel = n.parcel AND t.task = n.task AND t.key = n.rate_key
-	)`
+	), unpacked AS (UNPACKED WHERE t.parcel = ANY ($13))`
 
 var (
 	requeue         = strings.Replace(requeueRuns, "REFUND", "", 1)
-	requeueRefunded = strings.Replace(requeueRuns, "REFUND", refundTokens, 1)
+	requeueRefunded = strings.Replace(requeueRuns, "REFUND", strings.Replace(refundTokens, "UNPACKED",
+		strings.Replace(unpackedTokens, "UNUSED", "ARRAY(SELECT id FROM u)", 1), 1), 1)
 )
 
 // A run that goes again gives its place of a limit back while it waits for its
@@ -333,10 +335,11 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	}
 	if len(over) > 0 {
 		c, statement := endingColumns(over), endRuns
-		if slices.ContainsFunc(over, func(e Ending) bool { return e.Held }) {
-			statement = endHeldRuns
+		args := []any{c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high}
+		if parcels := parcelsToAsk(over); len(parcels) > 0 {
+			statement, args = endHeldRuns, append(args, parcels, len(parcels))
 		}
-		batch.Queue(statement, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
+		batch.Queue(statement, args...).Query(note)
 	}
 	if len(again) > 0 {
 		c := endingColumns(again)
@@ -346,6 +349,7 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 		c := endingColumns(refunded)
 		batch.Queue(requeueRefunded, append(c.requeueArgs(b.Worker), c.parcels)...).Query(note)
 	}
+	queueLeaving(batch, b)
 	if len(held) > 0 {
 		c := endingColumns(held)
 		batch.Queue(releaseHolds, c.ids, c.fences, c.anew, c.low, c.high)

@@ -237,7 +237,7 @@ func (j *job) ending(state task.State, result chain.Result, reason string) *stor
 // back is the ending of a run that has not started and goes again.
 func (j *job) back() *store.Ending {
 	return &store.Ending{Run: j.claimed.ID, Fence: j.claimed.Fence, State: task.StateQueued, Attempt: j.claimed.Attempt, Lane: j.lane,
-		Parcel: j.parcel.id, Held: j.claimed.Held, Rated: j.claimed.Rated}
+		Parcel: j.parcel.id, Held: j.claimed.Held, Packed: j.claimed.Packed, Rated: j.claimed.Rated}
 }
 
 func (j *job) commitStep(ctx context.Context, step task.Step) error {
