@@ -127,6 +127,7 @@ func dummy(kind string) {
 			}
 			if kind == "stuck" {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				select {} // another thread may be the one that stops
 			}
 			if kind == "lingering" {
 				time.Sleep(400 * time.Millisecond)

@@ -138,10 +138,8 @@ func (p *process) leaveCgroup() {
 // watch follows the process until it has ended or a successor has taken its
 // place, which it returns. When ctx ends the process is drained.
 func (p *process) watch(ctx context.Context) (next *process, planned bool) {
-	ticker := time.NewTicker(p.cfg.CheckEvery)
-	defer ticker.Stop()
-	hanging := time.NewTimer(p.untilHanging())
-	defer hanging.Stop()
+	checks := newChecks(p)
+	defer checks.stop()
 	for {
 		select {
 		case <-p.child.Done():
@@ -152,15 +150,12 @@ func (p *process) watch(ctx context.Context) (next *process, planned bool) {
 			p.over(p.drain(death{planned: true, reason: "it is not needed any more"}))
 			return nil, true
 		case <-p.wake:
-		case <-ticker.C:
+		case <-checks.ticker.C:
 			p.probe()
-		case <-hanging.C:
+		case <-checks.hanging.C:
 		}
-		action, why := p.judge(time.Now())
-		hanging.Reset(p.untilHanging())
+		action, why := checks.judge()
 		if action == healthcheck.ActionKill {
-			p.log.WithField("reason", why.Text).Warn("worker is killed")
-			p.kill()
 			p.over(deathFor(why))
 			return nil, false
 		}
@@ -178,6 +173,34 @@ func (p *process) watch(ctx context.Context) (next *process, planned bool) {
 			}
 		}
 	}
+}
+
+// checks are the times at which a process is judged: regularly, and when it
+// would count as hanging.
+type checks struct {
+	process *process
+	ticker  *time.Ticker
+	hanging *time.Timer
+}
+
+func newChecks(p *process) *checks {
+	return &checks{process: p, ticker: time.NewTicker(p.cfg.CheckEvery), hanging: time.NewTimer(p.untilHanging())}
+}
+
+func (c *checks) stop() {
+	c.ticker.Stop()
+	c.hanging.Stop()
+}
+
+// judge says what to do with the process; where that is to kill it, it is dead.
+func (c *checks) judge() (healthcheck.Action, healthcheck.Reason) {
+	action, why := c.process.judge(time.Now())
+	c.hanging.Reset(c.process.untilHanging())
+	if action == healthcheck.ActionKill {
+		c.process.log.WithField("reason", why.Text).Warn("worker is killed")
+		c.process.kill()
+	}
+	return action, why
 }
 
 // untilHanging is the time until the process counts as hanging.

@@ -221,10 +221,8 @@ func (s *supervisor) replace(ctx context.Context, p *process) succession {
 	}
 	late := time.NewTimer(s.cfg.ReadyWithin)
 	defer late.Stop()
-	ticker := time.NewTicker(s.cfg.CheckEvery)
-	defer ticker.Stop()
-	hanging := time.NewTimer(p.untilHanging())
-	defer hanging.Stop()
+	checks := newChecks(p)
+	defer checks.stop()
 	for {
 		select {
 		case <-next.ready:
@@ -238,15 +236,11 @@ func (s *supervisor) replace(ctx context.Context, p *process) succession {
 		case <-late.C:
 			next.log.WithField("within", s.cfg.ReadyWithin).Error("a replacement did not begin its work")
 			return succession{spare: next, failed: fmt.Sprintf("its replacement did not begin its work within %v", s.cfg.ReadyWithin)}
-		case <-ticker.C:
+		case <-checks.ticker.C:
 			p.probe()
-		case <-hanging.C:
+		case <-checks.hanging.C:
 		}
-		action, why := p.judge(time.Now())
-		hanging.Reset(p.untilHanging())
-		if action == healthcheck.ActionKill {
-			p.log.WithField("reason", why.Text).Warn("worker is killed")
-			p.kill()
+		if action, why := checks.judge(); action == healthcheck.ActionKill {
 			return succession{next: next, end: deathFor(why)}
 		}
 	}
