@@ -36,7 +36,7 @@ type process struct {
 	// of the goroutine that watches it
 	probes   int64
 	holdoff  holdoff
-	cpu      time.Duration // used by the first check since cpuSince
+	cpu      time.Duration // used by a check that was soon after cpuSince, or the first since
 	cpuSince time.Time     // a sign of life
 	cut      bool          // the last thing said to the worker was cut off
 
@@ -321,10 +321,12 @@ func (p *process) judge(now time.Time) (healthcheck.Action, healthcheck.Reason) 
 	policy := p.cfg.Policy
 	policy.HangAfter = p.hangAfter()
 	p.mu.Unlock()
-	first := measured && !p.cpuSince.Equal(f.BeatAt)
-	f.BusySince = first || measured && f.CPUTime > p.cpu // the first check since cannot tell
-	if first {
-		p.cpu, p.cpuSince = f.CPUTime, f.BeatAt
+	if measured {
+		soon, first := now.Sub(f.BeatAt) <= p.cfg.CheckEvery+p.cfg.CheckEvery/2, !p.cpuSince.Equal(f.BeatAt)
+		f.BusySince = !soon && (first || f.CPUTime > p.cpu) // the first check since cannot tell
+		if soon || first {
+			p.cpu, p.cpuSince = f.CPUTime, f.BeatAt
+		}
 	}
 	if p.cfg.Verbose.Checks {
 		p.log.WithFields(logrus.Fields{"rss": f.RSS, "cpu": fmt.Sprintf("%.2f", f.CPU), "runs": f.Runs, "open_files": f.OpenFiles,
