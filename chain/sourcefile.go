@@ -24,6 +24,15 @@ func (s SourceFile) Locate(err error) error { return s.file.located(s.source, er
 // At returns file:line:column of a field, or of what is nearest to it.
 func (s SourceFile) At(field string) string { return s.file.place(s.source.find(field)) }
 
+// AtHeader returns the place of a header of its endpoint.
+func (s SourceFile) AtHeader(name string) string {
+	headers := s.source.find("http.headers")
+	if value := headers.get(name); value != nil {
+		return s.file.place(value)
+	}
+	return s.file.place(headers)
+}
+
 // Resolve looks up the function and the task that the source names. What is not
 // there is a warning, since it may come later.
 func (s SourceFile) Resolve(ctx context.Context, c Catalogue) (found []task.Finding, err error) {
