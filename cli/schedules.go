@@ -153,7 +153,7 @@ func (s *session) waitForBackfill(ctx context.Context, c *client.Client, b task.
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return task.Errorf(task.CodeTimeout, "backfill %d has not ended within %s", b.ID, timeout).Fix("wait longer, or look at it later")
+			return task.Errorf(task.CodeTimeout, "backfill %d has not ended within %s", b.ID, durationText(timeout)).Fix("wait longer, or look at it later")
 		case <-ticker.C:
 		}
 		next, err := c.BackfillByID(ctx, b.ID)

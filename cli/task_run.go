@@ -170,7 +170,7 @@ func (s *session) waitForRun(ctx context.Context, c *client.Client, run task.Run
 			s.note("run %[1]s goes on; see it with %[2]s runs show %[1]s, end it with %[2]s runs cancel %[1]s", run.ID, s.Name)
 		}
 		if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
-			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, timeout).Fix("wait longer, or look at it later")
+			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, durationText(timeout)).Fix("wait longer, or look at it later")
 		}
 		return err
 	}

@@ -49,7 +49,7 @@ func (s *session) showWorker(w task.WorkerDetail) error {
 		order = fmt.Sprintf("%s asked by %s: %s", w.Order.Kind, w.Order.AskedBy, orderText(*w.Order, 0))
 	}
 	err := s.fields(
-		[2]string{"worker", w.ID}, [2]string{"state", string(w.State)}, [2]string{"reason", w.Reason}, [2]string{"order", order},
+		[2]string{"worker", w.ID}, [2]string{"state", string(w.State)}, [2]string{"reason", plainDurations(w.Reason)}, [2]string{"order", order},
 		[2]string{"host", w.Host}, [2]string{"pid", strconv.Itoa(w.PID)}, [2]string{"version", w.Version},
 		[2]string{"master", master}, [2]string{"slot", slot}, [2]string{"epoch", strconv.FormatInt(w.Epoch, 10)},
 		[2]string{"queues", strings.Join(w.Queues, ", ")}, [2]string{"tags", strings.Join(w.Tags, ", ")},
@@ -77,7 +77,7 @@ func (s *session) showWorker(w task.WorkerDetail) error {
 	}
 	rows := make([][]string, 0, len(w.Restarts))
 	for _, e := range w.Restarts {
-		rows = append(rows, []string{e.ID, string(e.State), span(time.Duration(e.Lived)), s.ageOf(e.EndedAt), e.Reason})
+		rows = append(rows, []string{e.ID, string(e.State), span(time.Duration(e.Lived)), s.ageOf(e.EndedAt), plainDurations(e.Reason)})
 	}
 	if err := s.println("\nbefore it in its slot"); err != nil {
 		return err

@@ -146,10 +146,10 @@ func TestWorkersShow(t *testing.T) {
 		Worker: task.Worker{ID: "w2", Host: "h", PID: 7, Version: "v1", Master: "m", Slot: &slot, State: task.WorkerActive, Queues: []string{"*"}, Slots: 32, Running: 1,
 			RSS: 64 << 20, CPU: 0.25, Age: task.Duration(time.Hour), BeatAt: now()},
 		Runs:     []task.WorkerRun{{ID: uuid.Nil, Task: "demo", State: task.StateRunning, StartedAt: &began, Step: "1", StepAt: &began}},
-		Restarts: []task.WorkerEnd{{ID: "w1", State: task.WorkerStopped, Reason: "is 1h old, its limit is 1h", Lived: task.Duration(time.Hour), EndedAt: &ended}},
+		Restarts: []task.WorkerEnd{{ID: "w1", State: task.WorkerStopped, Reason: "is 1h0m0s old, its limit is 12000h0m0s", Lived: task.Duration(time.Hour), EndedAt: &ended}},
 	})}).run("workers", "show", "w2")
 	require.Zero(t, got.code, got.err)
-	for _, want := range []string{"slot", "3", "64.0 MiB", "25.0 % of a core", "1 of 32 slots for runs", "runs in hand", "demo", "before it in its slot", "is 1h old, its limit is 1h"} {
+	for _, want := range []string{"slot", "3", "64.0 MiB", "25.0 % of a core", "1 of 32 slots for runs", "runs in hand", "demo", "before it in its slot", "is 1h old, its limit is 500d"} {
 		require.Contains(t, got.out, want)
 	}
 }
@@ -158,11 +158,11 @@ func TestMastersAndCrashLoopsAreShown(t *testing.T) {
 	t.Parallel()
 	masters := []task.Master{{Name: "m1", Host: "h", PID: 4, State: task.MasterActive, Leads: true, Warnings: []string{}, Slots: []task.Slot{
 		{Slot: 0, State: task.SlotWorking, PID: 9, Starts: 1}, {Slot: 1, State: task.SlotCrashLoop, Starts: 6, Last: "died: exit status 2 (panic: boom)", NextStart: task.Duration(8 * time.Second)},
-	}}, {Name: "m2", State: task.MasterSilent, Slots: []task.Slot{}, Warnings: []string{"retention.runs is 1h here and 2h on m1"}}}
+	}}, {Name: "m2", State: task.MasterSilent, Slots: []task.Slot{}, Warnings: []string{"retention.runs is 12000h0m0s here and 2h30m0s on m1"}}}
 	routes := map[string]http.HandlerFunc{"GET /api/v1/masters": answer(http.StatusOK, masters), "GET /api/v1/workers": answer(http.StatusOK, []task.Worker{})}
 	got := shellOn(t, routes).run("masters", "list")
 	require.Zero(t, got.code, got.err)
-	for _, want := range []string{"active, leads", "silent", "crash loop, next start in 8s, last: died: exit status 2 (panic: boom)", "warning: m2: retention.runs is 1h here and 2h on m1"} {
+	for _, want := range []string{"active, leads", "silent", "crash loop, next start in 8s, last: died: exit status 2 (panic: boom)", "warning: m2: retention.runs is 500d here and 2h30m on m1"} {
 		require.Contains(t, got.out, want)
 	}
 	got = shellOn(t, routes).run("workers", "list")

@@ -122,7 +122,7 @@ func TestBadSources(t *testing.T) {
 		"two Redis":                {text: "redis: {url: 'redis://h', sentinel: {master: m, addresses: ['h:1']}}", want: []string{"redis.sentinel.master: a Redis is also given by redis.url"}},
 		"lonely Sentinel":          {text: "redis: {sentinel: {addresses: ['h:1']}}", want: []string{"redis.sentinel.master: the Sentinels' name"}},
 		"heap above memory":        {text: "script: {heapLimit: 1GiB}", want: []string{"script.heapLimit: 1GiB is not below worker.maxMemory (512MiB)"}},
-		"logs outlive runs":        {text: "retention: {runs: 2h, logs: 3h}", want: []string{"retention.logs: 3h0m0s is longer than retention.runs"}},
+		"logs outlive runs":        {text: "retention: {runs: 2h, logs: 3h}", want: []string{"retention.logs: 3h is longer than retention.runs"}},
 		"syntax":                   {text: "a: [\nb: ]", want: []string{"f.yaml:"}},
 		"tab":                      {text: "worker:\n\tslots: 1", want: []string{"f.yaml:2: found character that cannot start any token; correct the YAML"}},
 		"twice":                    {text: "log: {level: info}\nlog: {level: warn}", want: []string{"f.yaml:2: key log is already set in line 1"}},

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/catena-run/catena/task"
 )
@@ -15,6 +16,8 @@ func show(value reflect.Value) string {
 	switch v := value.Interface().(type) {
 	case []string:
 		return strings.Join(v, ",")
+	case task.Duration:
+		return task.DurationText(time.Duration(v))
 	default:
 		return fmt.Sprint(v)
 	}
