@@ -62,6 +62,7 @@ type backfillFlags struct {
 func (s *session) taskBackfill() *cobra.Command {
 	var f backfillFlags
 	cmd := command("backfill NAME --from TIME --to TIME", "Make runs of the past due times of a schedule", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		s.ownTimeout = true
 		return s.backfill(cmd, args[0], f)
 	})
 	cmd.Long = `Make a run for each due time that a schedule had, or would have had, in a past span of

@@ -33,12 +33,14 @@ type runFlags struct {
 func (s *session) taskRun() *cobra.Command {
 	var f runFlags
 	cmd := command("run NAME", "Start a run of a task, or one for each line of a file", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		s.ownTimeout = true
 		if err := f.check(cmd); err != nil {
 			return err
 		}
 		if f.readonly {
 			return s.runReadonly(cmd, args[0], f)
 		}
+		s.warnOfTrace()
 		if f.from != "" {
 			return s.runBatch(cmd, args[0], f)
 		}
