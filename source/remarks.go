@@ -17,8 +17,11 @@ const (
 )
 
 const (
-	// refusedPolls is after how many polls in a row with refused items a source is remarked on.
+	// refusedPolls is after how many polls with refused items a source is remarked on.
 	refusedPolls = 3
+	// cleanPolls without a refused item end that. A refused item is not listed anew before
+	// the source has been told, so that polls without one come between.
+	cleanPolls = 3
 	// hotRuns is how often within hotWindow an item may be run once more without a wait.
 	hotRuns   = 20
 	hotWindow = time.Minute
@@ -38,7 +41,8 @@ type remarks struct {
 
 // remarked is what is known of one source.
 type remarked struct {
-	refused int                  // polls in a row in which items were refused
+	refused int                  // polls in which items were refused, with fewer than cleanPolls others between two of them
+	clean   int                  // polls since the last of them
 	began   time.Time            // of the window that again is about
 	again   map[string]int       // how often each key was run once more without a wait
 	hot     string               // the remark on that, until its window is over
@@ -58,18 +62,17 @@ func (r *remarks) of(source string) *remarked {
 	return one
 }
 
-// polled takes note of a poll. Polls whose items are all known say nothing new.
+// polled takes note of a poll.
 func (r *remarks) polled(source string, t store.Taken, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.of(source)
-	switch {
-	case t.Refused > 0:
-		one.refused++
-	case t.Started > 0 || t.Known == 0:
+	if t.Refused > 0 {
+		one.refused, one.clean = one.refused+1, 0
+	} else if one.clean++; one.clean >= cleanPolls {
 		one.refused = 0
 	}
-	if one.refused >= refusedPolls {
+	if t.Refused > 0 && one.refused >= refusedPolls {
 		r.say(source, one, remarkRefused, refusedRemark(source), now)
 	}
 }

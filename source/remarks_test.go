@@ -20,7 +20,7 @@ func TestRefusalsPollAfterPollAreRemarked(t *testing.T) {
 	r, now := newRemarks(log), time.Now()
 	for range 2 {
 		r.polled("due", store.Taken{Refused: 1, Started: 5}, now)
-		r.polled("due", store.Taken{Known: 1}, now) // not recorded yet: nothing new
+		r.polled("due", store.Taken{Known: 1, Started: 1}, now) // not recorded yet
 	}
 	require.Empty(t, r.at("due", now))
 	r.polled("due", store.Taken{Refused: 2}, now)
@@ -30,8 +30,11 @@ func TestRefusalsPollAfterPollAreRemarked(t *testing.T) {
 	}
 	require.Equal(t, 2, strings.Count(text.String(), "poll after poll"), "at once and ten minutes later")
 	require.Empty(t, r.at("other", now))
-	r.polled("due", store.Taken{}, now)
-	require.Empty(t, r.at("due", now), "a poll without refusals ends it")
+	for range cleanPolls {
+		require.NotEmpty(t, r.at("due", now))
+		r.polled("due", store.Taken{Started: 2, Known: 1}, now)
+	}
+	require.Empty(t, r.at("due", now), "polls without refusals end it")
 }
 
 func TestRequeuesWithoutAWaitAreRemarked(t *testing.T) {
