@@ -252,7 +252,7 @@ func (s *session) backfillCancel() *cobra.Command {
 	var reason string
 	cmd := s.backfillOne("cancel ID", "End the making of runs; those made go on", func(ctx context.Context, c *client.Client, id int64) error {
 		b, err := c.CancelBackfill(ctx, id, reason)
-		return s.changed(b, err, "backfill "+strconv.FormatInt(id, 10)+" is cancelled after "+strconv.FormatInt(b.Started, 10)+" runs")
+		return s.changed(b, err, "backfill "+strconv.FormatInt(id, 10)+" is cancelled after "+counted(int(b.Started), "run"))
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why")
 	return cmd

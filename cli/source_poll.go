@@ -103,7 +103,7 @@ func pollEnded(before, asked, one task.Source) bool {
 // tellPoll says what a poll gave.
 func (s *session) tellPoll(ctx context.Context, c *client.Client, before, asked, after task.Source) error {
 	if after.Failures > 0 && (before.PolledAt == nil || !after.PolledAt.After(*before.PolledAt)) {
-		return task.Errorf(task.CodeInternal, "%s cannot be polled: %s", after.Name, plain(after.Error)).At("source " + after.Name).
+		return task.Errorf(task.CodeInternal, "%s cannot be polled: %s", after.Name, plain(after.Error)).At("source "+after.Name).
 			Fix("it is tried again by itself; see `%s source show %s`", s.Name, after.Name)
 	}
 	result := pollResult{Listed: after.Listed}
