@@ -38,7 +38,9 @@ browser: ## install chromium where apt can, for the test of the dashboard
 	@.ci/browser
 
 .PHONY: dev
-dev: servers build ## start everything on this machine, with the examples
+dev: ## start everything on this machine, with the examples
+	@.ci/dev-free
+	@$(MAKE) --no-print-directory servers build
 	exec $(BIN) dev --examples examples
 
 .PHONY: build

@@ -39,6 +39,9 @@ func New(deps Deps, c Config) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
+	if deps.Variable == nil {
+		deps.Variable = func(string) (string, bool) { return "", true }
+	}
 	s := &service{deps: deps, config: c.withDefaults(), log: deps.Log}
 	s.api = humago.New(mux, s.framework())
 	s.api.UseMiddleware(s.guard)

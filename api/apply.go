@@ -48,8 +48,9 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 			place := fmt.Sprintf("%s:%d", file.Name, t.Line)
 			name := t.Definition.Name
 			if first, twice := places[name]; twice {
-				return applied{}, task.Errorf(task.CodeInvalid, "task %s is defined twice, the first time at %s", name, first).At(place).
-					Fix("rename one of them, or remove it")
+				problems = append(problems, task.Errorf(task.CodeInvalid, "task %s is defined twice, the first time at %s", name, first).At(place).
+					Fix("rename one of them, or remove it"))
+				continue
 			}
 			places[name] = place
 			tasks = append(tasks, t)
@@ -57,15 +58,16 @@ func (s *service) readFiles(ctx context.Context, files []client.File) (applied, 
 		for _, one := range read.Sources {
 			place, name := fmt.Sprintf("%s:%d", file.Name, one.Line), "source "+one.Definition.Name
 			if first, twice := places[name]; twice {
-				return applied{}, task.Errorf(task.CodeInvalid, "%s is defined twice, the first time at %s", name, first).At(place).
-					Fix("rename one of them, or remove it")
+				problems = append(problems, task.Errorf(task.CodeInvalid, "%s is defined twice, the first time at %s", name, first).At(place).
+					Fix("rename one of them, or remove it"))
+				continue
 			}
 			places[name] = place
 			sources = append(sources, one)
 		}
 		for _, c := range read.Calendars {
 			if err := calendars.add(c, fmt.Sprintf("%s:%d", file.Name, c.Line)); err != nil {
-				return applied{}, err
+				problems = append(problems, err)
 			}
 		}
 	}
@@ -123,6 +125,7 @@ func (s *service) checkSchedules(ctx context.Context, tasks []chain.TaskFile, ca
 	}
 	lookup := calendars.over(scheduler.LookupIn(texts))
 	now := time.Now()
+	var problems []error
 	for _, t := range tasks {
 		for i, schedule := range t.Definition.Schedule {
 			spec, err := scheduler.ParseWith(schedule, lookup)
@@ -130,9 +133,12 @@ func (s *service) checkSchedules(ctx context.Context, tasks []chain.TaskFile, ca
 				err = spec.Check(now)
 			}
 			if err != nil {
-				return t.Locate(inField(fmt.Sprintf("schedule[%d]", i), err))
+				problems = append(problems, t.Locate(inField(fmt.Sprintf("schedule[%d]", i), err)))
 			}
 		}
+	}
+	if len(problems) > 0 {
+		return allOf(problems)
 	}
 	return nil
 }

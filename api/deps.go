@@ -145,7 +145,9 @@ type Deps struct {
 	Ready         http.Handler      // /readyz
 	Metrics       http.Handler      // /metrics
 	Traces        *telemetry.Traces // nil: none
-	Log           logrus.FieldLogger
+	// Variable looks up a variable of the environment, which headers of sources may hold; nil: every one is there.
+	Variable func(name string) (string, bool)
+	Log      logrus.FieldLogger
 	// Observe is told of each answered request; may be nil.
 	Observe func(operation string, status int, took time.Duration)
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/catena-run/catena/api"
 	"github.com/catena-run/catena/auth"
 	"github.com/catena-run/catena/client"
 	"github.com/catena-run/catena/store"
@@ -28,7 +29,9 @@ chain: [["nop"]]
 
 func TestSources(t *testing.T) {
 	t.Parallel()
-	f := start(t)
+	f := start(t, func(d *api.Deps, _ *api.Config) {
+		d.Variable = func(name string) (string, bool) { return "", name == "SOURCE_SET" }
+	})
 	ctx := t.Context()
 	request := client.ApplyRequest{Files: []client.File{{Name: "a.yaml", Content: dueInvoices}}}
 	request.DryRun = true
@@ -46,7 +49,7 @@ func TestSources(t *testing.T) {
 			warnings[r.Kind+" "+r.Name] += w.Where + " " + w.Message
 		}
 	}
-	require.Equal(t, map[string]string{"source billing/due": "a.yaml:6:7 there is no task billing/close", "source inbox": "a.yaml:9:7 there is no package inbox"}, warnings)
+	require.Equal(t, map[string]string{"source billing/due": "a.yaml:6:7 there is no task billing/closea.yaml:4:28 the environment of the master that was asked has no variable SOURCE_TOKEN", "source inbox": "a.yaml:9:7 there is no package inbox"}, warnings)
 	result, err = f.ApplyTasks(ctx, request)
 	require.NoError(t, err)
 	for _, r := range result.Results {

@@ -89,6 +89,8 @@ func TestApplyRefusesAllOrNothing(t *testing.T) {
 		"two tasks in one file":     {files(good + "---\n" + good), "a.yaml:", "good"},
 		"two tasks in two files":    {files(good, good), "b.yaml:1", "a.yaml:1"},
 		"cron that never fires":     {files(good, "name: x\nchain: [[nop]]\nschedule: [{cron: \"0 0 30 2 *\"}]\n"), "b.yaml:3:19", "schedule[0].cron: "},
+		"each schedule":             {files("name: x\nchain: [[nop]]\nschedule: [{cron: nightly}, {cron: \"@daily\", timezone: Mars/Base}]\n"), "a.yaml:3:19", "a.yaml:3:56: schedule[1].timezone: "},
+		"each name twice":           {files(good, good+"---\nname: x\nchain: [[nip]]\n"), "b.yaml:5:10", "b.yaml:1: task good is defined twice"},
 		"unknown time zone":         {files(good, "name: x\nchain: [[nop]]\nschedule: [{cron: \"@daily\", timezone: Mars/Base}]\n"), "b.yaml:3:39", "schedule[0].timezone: "},
 		"a cycle":                   {files(good, "name: x\nchain: [{task: y}]\n---\nname: y\nchain: [{task: x}]\n"), "b.yaml:2:16", "x -> y -> x"},
 		"a task that starts itself": {files("name: x\nchain: [{task: x}]\n"), "a.yaml:2:16", "x -> x"},

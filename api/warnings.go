@@ -23,7 +23,7 @@ func (s *service) warn(ctx context.Context, read applied) (warnings, ofSources m
 			s.log.WithError(err).Warn("What the applied sources name could not be looked up")
 			return warnings, ofSources
 		}
-		ofSources[one.Definition.Name] = found
+		ofSources[one.Definition.Name] = append(found, s.absentVariables(one)...)
 	}
 	for _, t := range read.tasks {
 		found := t.Document.Warnings(t.Definition.Params)
@@ -41,6 +41,17 @@ func (s *service) warn(ctx context.Context, read applied) (warnings, ofSources m
 		}
 	}
 	return warnings, ofSources
+}
+
+// absentVariables warns of variables that this master, which may lead one day, could not send.
+func (s *service) absentVariables(one chain.SourceFile) (found []task.Finding) {
+	for _, needed := range one.Definition.HTTP.Variables() {
+		if _, there := s.deps.Variable(needed.Name); !there {
+			found = append(found, task.Warn(one.AtHeader(needed.Header), "the environment of the master that was asked has no variable "+needed.Name,
+				"set it for every master that may lead, and restart them"))
+		}
+	}
+	return found
 }
 
 // catalogue looks packages and tasks up for one apply.

@@ -53,15 +53,27 @@ func (s *service) drainWorker(ctx context.Context, in *workerInput) (*body[task.
 }
 
 func (s *service) order(ctx context.Context, id string, kind task.OrderKind) (*body[task.WorkerOrder], error) {
+	now, err := s.deps.Tasks.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
 	order, err := s.deps.Fleet.Order(ctx, id, kind, scopeOf(ctx).token.Name)
+	order.Earlier = order.AskedAt.Before(now)
 	note(ctx, order.Worker, map[string]any{"order": order.Kind})
 	return answer(order, err)
 }
 
 func (s *service) restartWorkers(ctx context.Context, in *restartAllInput) (*body[client.RestartResult], error) {
+	now, err := s.deps.Tasks.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
 	orders, err := s.deps.Fleet.RestartAll(ctx, in.Body.Host, scopeOf(ctx).token.Name)
 	if err != nil {
 		return nil, err
+	}
+	for i := range orders {
+		orders[i].Earlier = orders[i].AskedAt.Before(now)
 	}
 	note(ctx, in.Body.Host, map[string]any{"workers": len(orders)})
 	alone, err := s.alone(ctx, in.Body.Host)

@@ -47,6 +47,14 @@ func TestOrdersToWorkers(t *testing.T) {
 	require.Len(t, result.Orders, 1)
 	require.Equal(t, two, result.Orders[0].Worker)
 	require.Equal(t, []string{alone}, result.Alone)
+	require.False(t, order.Earlier || result.Orders[0].Earlier)
+	result, err = f.RestartWorkers(ctx, client.RestartRequest{})
+	require.NoError(t, err)
+	require.Len(t, result.Orders, 2)
+	require.True(t, result.Orders[0].Earlier && result.Orders[1].Earlier)
+	order, err = f.RestartWorker(ctx, one)
+	require.NoError(t, err)
+	require.True(t, order.Earlier)
 	order, err = f.RestartWorker(ctx, alone)
 	require.NoError(t, err)
 	require.Equal(t, task.OrderDrain, order.Kind)
@@ -58,7 +66,7 @@ func TestOrdersToWorkers(t *testing.T) {
 
 	rows, _ := f.audited()
 	require.Equal(t, []string{
-		"the-operator restart-worker " + one, "the-admin restart-workers h2", "the-admin restart-worker " + alone, "the-admin drain-worker " + one,
+		"the-operator restart-worker " + one, "the-admin restart-workers h2", "the-admin restart-workers ", "the-admin restart-worker " + one, "the-admin restart-worker " + alone, "the-admin drain-worker " + one,
 	}, rows)
 	status, _ := f.ask(http.MethodGet, "/api/v1/workers/restart", f.tokens[auth.Admin], "")
 	require.Equal(t, http.StatusNotFound, status, "restart is no worker")

@@ -85,15 +85,15 @@ func (f file) document(root *source, read *File, lines map[string]int) (problems
 	var name string
 	var add func()
 	if root.get("source") != nil {
-		one, err := f.sourceOf(root)
-		if err != nil {
-			return []error{err}
+		var one SourceFile
+		if one, problems = f.sourceOf(root); one.Definition.Name == "" {
+			return problems
 		}
 		name, add = "source "+one.Definition.Name, func() { read.Sources = append(read.Sources, one) }
 	} else if root.get("calendar") != nil && root.get("chain") == nil {
-		one, err := f.calendar(root)
-		if err != nil {
-			return []error{err}
+		var one CalendarFile
+		if one, problems = f.calendar(root); len(problems) > 0 {
+			return problems
 		}
 		name, add = "calendar "+one.Name, func() { read.Calendars = append(read.Calendars, one) }
 	} else {
@@ -114,18 +114,18 @@ func (f file) document(root *source, read *File, lines map[string]int) (problems
 	return problems
 }
 
-func (f file) calendar(s *source) (c CalendarFile, err error) {
-	if err := f.checkFields(s, "calendar", "calendar", calendarDocument); err != nil {
-		return c, err
+func (f file) calendar(s *source) (c CalendarFile, problems []error) {
+	if problems := f.checkFields(s, "calendar", "calendar", calendarDocument); len(problems) > 0 {
+		return c, problems
 	}
 	name, days, ical := s.get("calendar"), s.get("days"), s.get("ical")
 	c = CalendarFile{Name: name.text, Line: s.line, file: f, source: s, Days: []string{}}
 	if !task.ValidName(c.Name) {
-		return c, f.errorf(name, "%q cannot name a calendar", shorten(c.Name, 60)).
-			Fix(`use lower-case letters, digits, ".", "_" and "-", with "/" between words, at most 200 characters`)
+		problems = append(problems, f.errorf(name, "%q cannot name a calendar", shorten(c.Name, 60)).
+			Fix(`use lower-case letters, digits, ".", "_" and "-", with "/" between words, at most 200 characters`))
 	}
 	if days == nil && ical == nil {
-		return c, f.errorf(s, "calendar %s has no days", c.Name).Fix(`write days: ["2026-12-25"], ical: FILE, or both`)
+		problems = append(problems, f.errorf(s, "calendar %s has no days", c.Name).Fix(`write days: ["2026-12-25"], ical: FILE, or both`))
 	}
 	if days != nil {
 		for _, day := range days.items {
@@ -135,8 +135,8 @@ func (f file) calendar(s *source) (c CalendarFile, err error) {
 	if ical != nil {
 		c.ICal = ical.text
 		if !strings.EqualFold(path.Ext(c.ICal), ".ics") || path.IsAbs(c.ICal) || strings.Contains(c.ICal, `\`) {
-			return c, f.errorf(ical, "%q does not name an .ics file beside this one", shorten(c.ICal, 100)).Fix("write a path such as holidays.ics")
+			problems = append(problems, f.errorf(ical, "%q does not name an .ics file beside this one", shorten(c.ICal, 100)).Fix("write a path such as holidays.ics"))
 		}
 	}
-	return c, nil
+	return c, problems
 }

@@ -89,10 +89,10 @@ chain: [["nop"]]
 		all = append(all, p.Error())
 	}
 	for _, want := range []string{"f.yaml:3:12", `f.yaml:4:22: item 1`, `f.yaml:5:43: item 2.do.0`, "f.yaml:5:59: item 2.do.1", `"alpha"`, `"beta"`, "f.yaml:6:65",
-		"priority 17", "${ is not closed", `unknown field "prioritee"`, "task two is on line 9 and again on line"} {
+		"priority 17", "${ is not closed", `unknown field "prioritee"`, `timeout: "long"`, "task two is on line 9 and again on line"} {
 		require.Contains(t, strings.Join(all, "\n"), want)
 	}
-	require.Len(t, problems, 11, strings.Join(all, "\n"))
+	require.Len(t, problems, 12, strings.Join(all, "\n"))
 	_, err := chain.ParseTasks("f.yaml", []byte(text))
 	require.EqualError(t, err, all[0], "the first is what a plain reading answers")
 

@@ -24,6 +24,15 @@ func (s SourceFile) Locate(err error) error { return s.file.located(s.source, er
 // At returns file:line:column of a field, or of what is nearest to it.
 func (s SourceFile) At(field string) string { return s.file.place(s.source.find(field)) }
 
+// AtHeader returns the place of a header of its endpoint.
+func (s SourceFile) AtHeader(name string) string {
+	headers := s.source.find("http.headers")
+	if value := headers.get(name); value != nil {
+		return s.file.place(value)
+	}
+	return s.file.place(headers)
+}
+
 // Resolve looks up the function and the task that the source names. What is not
 // there is a warning, since it may come later.
 func (s SourceFile) Resolve(ctx context.Context, c Catalogue) (found []task.Finding, err error) {
@@ -52,36 +61,33 @@ var sourceDocument = map[string]fieldKind{
 var httpFields = map[string]fieldKind{"url": fieldText, "method": fieldText, "headers": fieldParams}
 
 // sourceOf reads a source.
-func (f file) sourceOf(s *source) (out SourceFile, err error) {
+func (f file) sourceOf(s *source) (out SourceFile, problems []error) {
 	out = SourceFile{Line: s.line, file: f, source: s}
-	if err := f.checkFields(s, "source", "source", sourceDocument); err != nil {
-		return out, err
-	}
+	problems = f.checkFields(s, "source", "source", sourceDocument)
 	if endpoint := s.get("http"); endpoint != nil {
-		if err := f.checkFields(endpoint, "source.http", "source's http", httpFields); err != nil {
-			return out, err
-		}
+		problems = append(problems, f.checkFields(endpoint, "source.http", "source's http", httpFields)...)
 		if headers := endpoint.get("headers"); headers != nil {
-			for i, value := range headers.items {
-				if err := f.checkField(value, "source.http.headers."+headers.keys[i].text, fieldText); err != nil {
-					return out, err
-				}
+			for i, key := range headers.keys {
+				problems = append(problems, f.checkField(headers.items[i], "source.http.headers."+key.text, fieldText)...)
 			}
 		}
 	}
+	if len(problems) > 0 {
+		return out, problems
+	}
 	if err := json.Unmarshal(appendSource(nil, s, int(^uint(0)>>1)), &out.Definition); err != nil {
-		return out, f.errorf(s, "source: %s", plainJSONError(err)).Fix("see the documentation of sources")
+		return out, []error{f.errorf(s, "source: %s", plainJSONError(err)).Fix("see the documentation of sources")}
 	}
 	out.Definition.Name = s.get("source").text
 	for _, field := range []string{"limit", "every", "timeout"} { // 0 stands for the default where the field is absent
 		if given := s.get(field); given != nil && out.zero(field) {
-			return out, f.errorf(given, "%s: %s is out of range", field, given.text).Fix("leave it out for the default")
+			problems = append(problems, f.errorf(given, "%s: %s is out of range", field, given.text).Fix("leave it out for the default"))
 		}
 	}
 	if err := out.Definition.Validate(); err != nil {
-		return out, f.located(s, err)
+		problems = append(problems, f.located(s, err))
 	}
-	return out, nil
+	return out, problems
 }
 
 func (s SourceFile) zero(field string) bool {

@@ -47,70 +47,76 @@ func ParseTasks(name string, text []byte) ([]TaskFile, error) {
 }
 
 func (f file) task(s *source) (t TaskFile, problems []error) {
-	note := func(err error) {
-		if err != nil {
-			problems = append(problems, err)
-		}
-	}
 	t.Line, t.file, t.source = s.line, f, s
-	note(f.fields(s, "task", taskFields))
-	note(f.taskParts(s))
-	readable := len(problems) == 0
+	problems = f.fields(s, "task", taskFields)
 	for i, key := range s.keys {
-		if key.text == "schedule" && readable {
-			var err error
-			t.Definition.Schedule, err = f.schedules(s.items[i])
-			note(err)
-		}
-		if key.text == "schedule" || !slices.Contains(taskFields, key.text) {
-			continue
-		}
-		one := &source{kind: kindObject, keys: s.keys[i : i+1], items: s.items[i : i+1]}
-		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &t.Definition); err != nil && readable {
-			note(f.errorf(s.items[i], "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text)))
-		}
+		problems = append(problems, f.taskField(&t.Definition, key, s.items[i])...)
 	}
 	if len(problems) == 0 {
-		if err := t.Definition.Validate(); err != nil {
-			note(f.located(s, err))
+		for _, err := range t.Definition.Problems() {
+			problems = append(problems, f.located(s, err))
 		}
 	}
 	if len(problems) == 0 {
 		if err := CheckKeys(t.Definition); err != nil {
-			note(f.located(s, err))
+			problems = append(problems, f.located(s, err))
 		}
 	}
 	if chain := s.get("chain"); chain != nil {
 		document, err := parseInto(f, chain, &problems)
-		note(err)
+		if err != nil {
+			problems = append(problems, err)
+		}
 		t.Document = document
 	}
 	return t, problems
 }
 
-// taskParts checks what is below the fields of a task.
-func (f file) taskParts(s *source) error {
-	for i, key := range s.keys {
-		value := s.items[i]
-		switch {
-		case value.kind == kindNull:
-			return f.errorf(value, "%s has no value", key.text).Fix("give it one, or remove the line")
-		case partFields[key.text] != nil && value.kind == kindObject:
-			if err := f.fields(value, key.text, partFields[key.text]); err != nil {
-				return err
+// taskField reads one field into d. What is wrong with several of its parts is several problems.
+func (f file) taskField(d *task.Definition, key, value *source) (problems []error) {
+	parts := partFields[key.text]
+	switch {
+	case value.kind == kindNull:
+		return []error{f.errorf(value, "%s has no value", key.text).Fix("give it one, or remove the line")}
+	case !slices.Contains(taskFields, key.text):
+		return nil // fields has named it
+	case key.text == "schedule":
+		d.Schedule, problems = f.schedules(value)
+		return problems
+	case key.text == "tags" && value.kind == kindList:
+		if problems = f.checkList(value, key.text, fieldTexts); len(problems) > 0 {
+			return problems
+		}
+	case parts != nil && value.kind == kindObject && len(value.keys) > 0:
+		problems = f.fields(value, key.text, parts)
+		for i, part := range value.keys {
+			if slices.Contains(parts, part.text) {
+				one := &source{kind: kindObject, keys: value.keys[i : i+1], items: value.items[i : i+1]}
+				problems = append(problems, f.decode(d, key, one, value.items[i])...)
 			}
 		}
+		return problems
+	}
+	return f.decode(d, key, value, value)
+}
+
+// decode gives d the value of the field key; at is what a problem is about.
+func (f file) decode(d *task.Definition, key, value, at *source) []error {
+	one := &source{kind: kindObject, keys: []*source{key}, items: []*source{value}}
+	if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), d); err != nil {
+		return []error{f.errorf(at, "%s: %s", key.text, plainJSONError(err)).Fix("%s", fieldHelp(key.text))}
 	}
 	return nil
 }
 
-func (f file) fields(s *source, what string, known []string) error {
+// fields names the fields of s that are not known.
+func (f file) fields(s *source, what string, known []string) (problems []error) {
 	for _, key := range s.keys {
 		if !slices.Contains(known, key.text) {
-			return f.errorf(key, "unknown field %q of a %s", key.text, what).Fix("%s", suggest(key.text, known))
+			problems = append(problems, f.errorf(key, "unknown field %q of a %s", key.text, what).Fix("%s", suggest(key.text, known)))
 		}
 	}
-	return nil
+	return problems
 }
 
 func plainJSONError(err error) string {

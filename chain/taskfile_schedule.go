@@ -48,52 +48,53 @@ var calendarFields = map[string]fieldKind{"times": fieldTexts, "weekdays": field
 
 // schedules reads the schedules of a task, each field for itself, so that an error
 // names the place of the field.
-func (f file) schedules(s *source) ([]task.Schedule, error) {
+func (f file) schedules(s *source) (schedules []task.Schedule, problems []error) {
 	if s.kind != kindList {
-		return nil, f.errorf(s, "schedule must be a list, not %s", s.kind.article()).Fix(`write a list such as [{cron: "0 5 * * *", timezone: UTC}]`)
+		return nil, []error{f.errorf(s, "schedule must be a list, not %s", s.kind.article()).Fix(`write a list such as [{cron: "0 5 * * *", timezone: UTC}]`)}
 	}
-	schedules := make([]task.Schedule, len(s.items))
+	schedules = make([]task.Schedule, len(s.items))
 	for i, one := range s.items {
-		if one.kind != kindObject {
-			return nil, f.errorf(one, "a schedule must be an object, not %s", one.kind.article()).Fix(`write {cron: "0 5 * * *"}`)
-		}
-		where := fmt.Sprintf("schedule[%d]", i)
-		if err := f.checkFields(one, where, "schedule", scheduleFields); err != nil {
-			return nil, err
-		}
-		if calendar := one.get("calendar"); calendar != nil {
-			if err := f.checkFields(calendar, where+".calendar", "calendar", calendarFields); err != nil {
-				return nil, err
-			}
-		}
-		if err := json.Unmarshal(appendSource(nil, one, int(^uint(0)>>1)), &schedules[i]); err != nil {
-			return nil, f.errorf(one, "%s: %s", where, plainJSONError(err)).Fix("see the documentation of schedules")
-		}
+		problems = append(problems, f.schedule(one, fmt.Sprintf("schedule[%d]", i), &schedules[i])...)
 	}
-	return schedules, nil
+	return schedules, problems
+}
+
+func (f file) schedule(s *source, where string, into *task.Schedule) []error {
+	if s.kind != kindObject {
+		return []error{f.errorf(s, "a schedule must be an object, not %s", s.kind.article()).Fix(`write {cron: "0 5 * * *"}`)}
+	}
+	problems := f.checkFields(s, where, "schedule", scheduleFields)
+	if calendar := s.get("calendar"); calendar != nil {
+		problems = append(problems, f.checkFields(calendar, where+".calendar", "calendar", calendarFields)...)
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	if err := json.Unmarshal(appendSource(nil, s, int(^uint(0)>>1)), into); err != nil {
+		return []error{f.errorf(s, "%s: %s", where, plainJSONError(err)).Fix("see the documentation of schedules")}
+	}
+	return nil
 }
 
 // checkFields checks names and values of the fields of an object.
-func (f file) checkFields(s *source, where, what string, fields map[string]fieldKind) error {
+func (f file) checkFields(s *source, where, what string, fields map[string]fieldKind) []error {
 	known := make([]string, 0, len(fields))
 	for name := range fields {
 		known = append(known, name)
 	}
-	if err := f.fields(s, what, known); err != nil {
-		return err
-	}
+	problems := f.fields(s, what, known)
 	for i, key := range s.keys {
-		if err := f.checkField(s.items[i], where+"."+key.text, fields[key.text]); err != nil {
-			return err
+		if want, ok := fields[key.text]; ok {
+			problems = append(problems, f.checkField(s.items[i], where+"."+key.text, want)...)
 		}
 	}
-	return nil
+	return problems
 }
 
 // scalarKinds are the kinds of values that have no further parts.
 var scalarKinds = map[fieldKind]kind{fieldText: kindText, fieldBool: kindBool, fieldObject: kindObject, fieldParams: kindObject}
 
-func (f file) checkField(s *source, where string, want fieldKind) error {
+func (f file) checkField(s *source, where string, want fieldKind) []error {
 	problem := ""
 	switch want {
 	case fieldTime:
@@ -101,7 +102,7 @@ func (f file) checkField(s *source, where string, want fieldKind) error {
 	case fieldDuration:
 		problem = durationProblem(s)
 		if problem == "" && strings.HasSuffix(where, ".every") && isZero(s.text) {
-			return f.errorf(s, "%s: %s is no interval", where, s.text).Fix("write 1s at least, such as 90s or 1h30m")
+			return []error{f.errorf(s, "%s: %s is no interval", where, s.text).Fix("write 1s at least, such as 90s or 1h30m")}
 		}
 	case fieldTexts, fieldNumbers:
 		if s.kind == kindList {
@@ -116,10 +117,25 @@ func (f file) checkField(s *source, where string, want fieldKind) error {
 	if problem == "" {
 		return nil
 	}
-	return f.errorf(s, "%s: %s", where, problem).Fix("%s", fieldHelps[want])
+	return []error{f.errorf(s, "%s: %s", where, problem).Fix("%s", helpOf(where, want, s))}
 }
 
-func (f file) checkList(s *source, where string, want fieldKind) error {
+// helpOf tells how the value of a field is written.
+func helpOf(where string, want fieldKind, given *source) string {
+	switch where {
+	case "source.http":
+		url := "https://work.example/items"
+		if given.kind == kindText && strings.Contains(given.text, "://") {
+			url = shorten(given.text, 60)
+		}
+		return fmt.Sprintf("write an object: {url: %q}, with method: and headers: where they are needed", url)
+	case "source.http.headers":
+		return `write an object such as {Authorization: "${env.SOURCE_TOKEN}"}`
+	}
+	return fieldHelps[want]
+}
+
+func (f file) checkList(s *source, where string, want fieldKind) (problems []error) {
 	for i, item := range s.items {
 		problem := ""
 		if want == fieldNumbers {
@@ -128,10 +144,10 @@ func (f file) checkList(s *source, where string, want fieldKind) error {
 			problem = kindProblem(item, kindText)
 		}
 		if problem != "" {
-			return f.errorf(item, "%s[%d]: %s", where, i, problem).Fix("%s", fieldHelps[want])
+			problems = append(problems, f.errorf(item, "%s[%d]: %s", where, i, problem).Fix("%s", fieldHelps[want]))
 		}
 	}
-	return nil
+	return problems
 }
 
 func kindProblem(s *source, want kind) string {

@@ -143,7 +143,7 @@ func flowText(f check.Flow) string {
 		}
 	}
 	if f.LongestMS > 0 {
-		text += fmt.Sprintf(", longest wait %v", time.Duration(f.LongestMS)*time.Millisecond)
+		text += fmt.Sprintf(", longest wait %s", durationText(time.Duration(f.LongestMS)*time.Millisecond))
 	}
 	return text
 }
@@ -167,7 +167,7 @@ func (s *session) writeQueues(f *check.Forecast) error {
 func (s *session) writeTasks(f *check.Forecast) error {
 	rows := [][]string{}
 	for _, t := range f.Tasks[:min(len(f.Tasks), shownTasks)] {
-		duration := t.Duration.String()
+		duration := durationText(t.Duration)
 		if !t.Measured {
 			duration += " (assumed)"
 		}

@@ -103,13 +103,15 @@ func recordedVersion() string {
 // session is one command while it runs.
 type session struct {
 	Program
-	in     io.Reader
-	out    io.Writer
-	err    io.Writer
-	json   bool
-	server string // --server
-	token  string // --token
+	in      io.Reader
+	out     io.Writer
+	err     io.Writer
+	json    bool
+	server  string        // --server
+	token   string        // --token
+	timeout time.Duration // --timeout, of an answer
 
+	ownTimeout bool             // the command has a --timeout of its own
 	clients    []*client.Client // to be closed at the end
 	guessed    bool             // nothing named the server
 	supervisor string           // --supervised-by of a worker
@@ -136,6 +138,7 @@ func (s *session) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.server, "server", "", "address of the server (CATENA_SERVER; default "+client.DefaultServer+")")
 	flags.StringVar(&s.token, "token", "", "token for the server (CATENA_TOKEN)")
+	flags.DurationVar(&s.timeout, "timeout", defaultTimeout, "how long the server may take to answer")
 	flags.BoolVar(&s.json, "json", false, "write JSON")
 	root.AddCommand(
 		s.devCommand(), s.masterCommand(), s.workerCommand(), s.startCommand(), s.migrateCommand(), s.configCommand(),

@@ -80,7 +80,7 @@ func fireRows(fires []task.Fire) [][]string {
 		if f.Run != nil {
 			run = f.Run.String()
 		}
-		rows = append(rows, []string{due, f.Task, string(f.Outcome), strconv.FormatInt(f.Count, 10), short(f.Reason, 80), run})
+		rows = append(rows, []string{due, f.Task, string(f.Outcome), strconv.FormatInt(f.Count, 10), short(plainDurations(f.Reason), 80), run})
 	}
 	return rows
 }
@@ -100,7 +100,7 @@ func clockText(ms *float64) string {
 	if offset < 0 {
 		sign = "-"
 	}
-	return sign + offset.Abs().Round(100*time.Microsecond).String()
+	return sign + durationText(offset.Abs().Round(100*time.Microsecond))
 }
 
 func (s *session) workersCommand() *cobra.Command {
@@ -121,7 +121,7 @@ func (s *session) workersCommand() *cobra.Command {
 		for _, w := range workers {
 			rows = append(rows, []string{
 				w.ID, w.Host, strconv.Itoa(w.PID), string(w.State), strconv.Itoa(w.Running) + "/" + strconv.Itoa(w.Slots),
-				bytesText(w.RSS), span(time.Duration(w.Age)), clockText(w.ClockOffset), servedText(w), w.Version, short(w.Reason, 60),
+				bytesText(w.RSS), span(time.Duration(w.Age)), clockText(w.ClockOffset), servedText(w), w.Version, short(plainDurations(w.Reason), 60),
 			})
 		}
 		err = s.table("no worker is alive; start one with catena worker",

@@ -2,16 +2,19 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/catena-run/catena/client"
 	"github.com/catena-run/catena/node"
 	"github.com/catena-run/catena/task"
+	"github.com/catena-run/catena/telemetry"
 )
 
 // DevData is where dev keeps its data unless told otherwise, below the folder
@@ -78,10 +81,17 @@ func (s *session) endpoint() endpoint {
 	return e
 }
 
-// explainAbsence says, when no server was named and the default one does not
-// answer or wants a token, where a dev was looked for.
+// explainAbsence says how to wait longer for a server that is silent and, when no
+// server was named and the default one does not answer or wants a token, where a dev was looked for.
 func (s *session) explainAbsence(err error) error {
 	var coded *task.Error
+	if errors.As(err, &coded) && coded.Code == task.CodeUnavailable && errors.Is(err, context.DeadlineExceeded) {
+		remedy := "is it stopped or overloaded? look at its log, or name another server with --server"
+		if !s.ownTimeout {
+			remedy += "; wait longer with --timeout " + durationText(4*s.timeout)
+		}
+		return coded.Fix("%s", remedy)
+	}
 	if !s.guessed || !errors.As(err, &coded) || coded.Code != task.CodeUnavailable && coded.Code != task.CodeUnauthorized {
 		return err
 	}
@@ -143,10 +153,16 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
+// defaultTimeout is how long a server may take to answer: as long as it gives itself.
+const defaultTimeout = 30 * time.Second
+
 func (s *session) client() (*client.Client, error) {
+	if s.timeout <= 0 {
+		return nil, &usageError{message: "--timeout must be above 0s", usage: "catena --timeout 30s COMMAND", help: "catena --help"}
+	}
 	e := s.endpoint()
 	s.guessed = e.origin == originDefault
-	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version,
+	c, err := client.New(client.Config{Server: e.server, Token: e.token, UserAgent: "catena/" + s.Version, Timeout: s.timeout, GiveUp: s.timeout,
 		TraceParent: headerText(s.env(envTraceParent)), TraceState: headerText(s.env(envTraceState))})
 	if err == nil {
 		s.clients = append(s.clients, c)
@@ -158,6 +174,14 @@ func (s *session) client() (*client.Client, error) {
 		usage.message = coded.Error()
 	}
 	return nil, usage
+}
+
+// warnOfTrace tells when the trace that the run was to belong to cannot be read.
+func (s *session) warnOfTrace() {
+	if text := s.env(envTraceParent); text != "" && telemetry.TraceFrom(text, "").ID() == "" {
+		s.note("warning: %s %q is no W3C trace context, so the run belongs to no trace of the caller; it looks like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+			envTraceParent, short(text, 60))
+	}
 }
 
 // headerText drops what no header can hold.

@@ -58,7 +58,7 @@ func sentText(s *session, sent client.SentEvent) string {
 	case 1:
 		return "it reached 1 run; " + kept
 	}
-	return "it reached " + strconv.Itoa(sent.Reached) + " runs; " + kept
+	return "it reached " + counted(sent.Reached, "run") + "; " + kept
 }
 
 func (s *session) eventData(cmd *cobra.Command, text string) (json.RawMessage, error) {

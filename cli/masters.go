@@ -62,7 +62,7 @@ func (s *session) showMasters(masters []task.Master) error {
 	}
 	for _, m := range masters {
 		for _, warning := range m.Warnings {
-			if err := s.println(fmt.Sprintf("warning: %s: %s", m.Name, warning)); err != nil {
+			if err := s.println(fmt.Sprintf("warning: %s: %s", m.Name, plainDurations(warning))); err != nil {
 				return err
 			}
 		}

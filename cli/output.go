@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -11,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/catena-run/catena/task"
 	"github.com/catena-run/catena/telemetry"
 )
 
@@ -168,6 +170,23 @@ func span(d time.Duration) string {
 	return strconv.Itoa(int(d.Hours()/24)) + "d"
 }
 
+// durationText writes a duration in full, as every command does: 500d, 1d12h, 10m.
+func durationText[D ~int64](d D) string { return task.DurationText(time.Duration(d)) }
+
+// goDuration is how servers write durations in sentences.
+var goDuration = regexp.MustCompile(`\b[0-9]+h[0-9]+m[0-9.]+s\b|\b[0-9]+m0s\b`)
+
+// plainDurations writes the durations in a sentence of a server as durationText does.
+func plainDurations(text string) string {
+	return goDuration.ReplaceAllStringFunc(text, func(found string) string {
+		d, err := time.ParseDuration(found)
+		if err != nil {
+			return found
+		}
+		return durationText(d)
+	})
+}
+
 // took writes how long something lasted, with three digits.
 func took(start, end *time.Time) string {
 	if start == nil || end == nil {
@@ -176,11 +195,11 @@ func took(start, end *time.Time) string {
 	d := end.Sub(*start)
 	switch {
 	case d < time.Second:
-		return d.Round(10 * time.Microsecond).String()
+		return durationText(d.Round(10 * time.Microsecond))
 	case d < time.Minute:
-		return d.Round(10 * time.Millisecond).String()
+		return durationText(d.Round(10 * time.Millisecond))
 	}
-	return d.Round(time.Second).String()
+	return durationText(d.Round(time.Second))
 }
 
 // bytesText writes a number of bytes in its largest unit, with one decimal.

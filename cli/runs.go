@@ -236,7 +236,7 @@ func (s *session) showRun(r task.Run) error {
 func attemptText(r task.Run) string {
 	text := strconv.Itoa(r.Attempt)
 	if r.Losses > 0 {
-		text += " (" + strconv.Itoa(r.Losses) + " workers lost)"
+		text += " (" + counted(r.Losses, "worker") + " lost)"
 	}
 	if r.CancelRequested && !r.State.Terminal() {
 		text += ", cancel requested"

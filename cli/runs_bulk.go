@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -113,7 +112,7 @@ func (b *bulk) run(cmd *cobra.Command, filter client.BulkFilter) error {
 		}
 		filter.Expected = &counted.Matched
 		if counted, err = b.walk(ctx, filter, b.done, counted.Matched); err != nil {
-			b.note("%d runs are %s; the same command goes on with the others", counted.Done, b.done)
+			b.note("%s %s %s; the same command goes on with the others", runsText(counted.Done), verb(counted.Done), b.done)
 			return err
 		}
 	}
@@ -162,7 +161,7 @@ func (b *bulk) report(sum client.BulkResult) error {
 	case sum.Matched == 0:
 		b.note("no runs match")
 	default:
-		err = b.printf("%d of %d runs are %s (%d had changed meanwhile, %d failed)\n", sum.Done, sum.Matched, b.done, sum.Skipped, sum.Failed)
+		err = b.printf("%d of %s %s %s (%d had changed meanwhile, %d failed)\n", sum.Done, runsText(sum.Matched), verb(sum.Done), b.done, sum.Skipped, sum.Failed)
 		for _, fault := range sum.Faults {
 			b.note("run %s: %s", fault.Run, plain(fault.Reason))
 		}
@@ -173,10 +172,11 @@ func (b *bulk) report(sum client.BulkResult) error {
 	return err
 }
 
-// runsText counts runs in words.
-func runsText(n int) string {
+func runsText(n int) string { return counted(n, "run") }
+
+func verb(n int) string {
 	if n == 1 {
-		return "1 run"
+		return "is"
 	}
-	return strconv.Itoa(n) + " runs"
+	return "are"
 }

@@ -70,6 +70,7 @@ func TestBulk(t *testing.T) {
 		"as JSON":            {"runs cancel --task demo --yes --json", &many{count: 25}, 0, `{"matched":25,"done":25,"skipped":0,"failed":0}` + "\n", "", 4},
 		"none":               {"runs cancel --task demo", &many{}, 0, "", "no runs match\n", 2},
 		"none as JSON":       {"runs cancel --task demo --json", &many{}, 0, `{"matched":0,"done":0,"skipped":0,"failed":0}` + "\n", "", 2},
+		"one of one":         {"runs retry --task demo --yes", &many{count: 1}, 0, "1 of 1 run is queued again (0 had changed meanwhile, 0 failed)\n", "", 4},
 		"some fail":          {"runs retry --task demo --yes", &many{count: 25, failed: 3}, 1, "22 of 25 runs are queued again (0 had changed meanwhile, 3 failed)\n", "run " + middle + ": cannot be read\n", 4},
 		"nobody to ask":      {"runs cancel --task demo", &many{count: 25}, 2, "", "this would cancel 25 runs; add --yes to do it", 2},
 		"the count changed":  {"runs cancel --task demo --yes", &many{count: 25, refuses: true}, 1, "", "25 runs were expected, but at least 90 match", 3},

@@ -46,9 +46,9 @@ func scheduleText(schedule task.Schedule) string {
 	case schedule.At != nil:
 		text = "at " + schedule.At.UTC().Format("2006-01-02T15:04:05Z")
 	case schedule.Every != 0:
-		text = "every " + plainSpan(time.Duration(schedule.Every))
+		text = "every " + durationText(schedule.Every)
 		if schedule.Offset != 0 {
-			text += " + " + plainSpan(time.Duration(schedule.Offset))
+			text += " + " + durationText(schedule.Offset)
 		}
 	case schedule.Calendar != nil:
 		text = calendarText(*schedule.Calendar)
@@ -69,18 +69,6 @@ func calendarText(c task.Calendar) string {
 	}
 	parts = append(parts, strings.Join(c.Months, ","), "at "+strings.Join(c.Times, ","))
 	return short(strings.Join(strings.Fields(strings.Join(parts, " ")), " "), 60)
-}
-
-// plainSpan drops the zero units: 1h0m0s is 1h.
-func plainSpan(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }
 
 func (s *session) nextDue(t task.Task) string {
@@ -161,7 +149,7 @@ func (s *session) dueText(d client.DueTime, zone *time.Location) string {
 	const layout = "Mon 2006-01-02 15:04:05 -07:00"
 	text := d.DueAt.In(zone).Format(layout) + " (" + s.age(d.DueAt) + ")"
 	if delay := d.StartsAt.Sub(d.DueAt); delay > 0 {
-		text += ", starts " + delay.Round(time.Millisecond).String() + " later"
+		text += ", starts " + durationText(delay.Round(time.Millisecond)) + " later"
 	}
 	return text
 }

@@ -62,6 +62,7 @@ type backfillFlags struct {
 func (s *session) taskBackfill() *cobra.Command {
 	var f backfillFlags
 	cmd := command("backfill NAME --from TIME --to TIME", "Make runs of the past due times of a schedule", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		s.ownTimeout = true
 		return s.backfill(cmd, args[0], f)
 	})
 	cmd.Long = `Make a run for each due time that a schedule had, or would have had, in a past span of
@@ -153,7 +154,7 @@ func (s *session) waitForBackfill(ctx context.Context, c *client.Client, b task.
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return task.Errorf(task.CodeTimeout, "backfill %d has not ended within %s", b.ID, timeout).Fix("wait longer, or look at it later")
+			return task.Errorf(task.CodeTimeout, "backfill %d has not ended within %s", b.ID, durationText(timeout)).Fix("wait longer, or look at it later")
 		case <-ticker.C:
 		}
 		next, err := c.BackfillByID(ctx, b.ID)
@@ -251,7 +252,7 @@ func (s *session) backfillCancel() *cobra.Command {
 	var reason string
 	cmd := s.backfillOne("cancel ID", "End the making of runs; those made go on", func(ctx context.Context, c *client.Client, id int64) error {
 		b, err := c.CancelBackfill(ctx, id, reason)
-		return s.changed(b, err, "backfill "+strconv.FormatInt(id, 10)+" is cancelled after "+strconv.FormatInt(b.Started, 10)+" runs")
+		return s.changed(b, err, "backfill "+strconv.FormatInt(id, 10)+" is cancelled after "+counted(int(b.Started), "run"))
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why")
 	return cmd

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -161,7 +160,7 @@ func (s *session) sourceDocument(one task.Source) error {
 }
 
 func (s *session) showSource(one task.Source, items []task.SourceItem) error {
-	loop := "every " + time.Duration(one.Every).String() + " after the last poll"
+	loop := "every " + durationText(one.Every) + " after the last poll"
 	if one.Loop != nil && !*one.Loop {
 		loop = "once"
 	}
@@ -176,9 +175,9 @@ func (s *session) showSource(one task.Source, items []task.SourceItem) error {
 	err := s.fields([2]string{"source", one.Name}, [2]string{"description", one.Description},
 		[2]string{"status", string(one.Status)}, [2]string{"note", one.Note},
 		[2]string{"http", endpoint}, [2]string{"call", one.Call},
-		[2]string{"polled", loop + ", at most " + strconv.Itoa(one.Limit) + " items within " + time.Duration(one.Timeout).String()},
+		[2]string{"polled", loop + ", at most " + counted(one.Limit, "item") + " within " + durationText(one.Timeout)},
 		[2]string{"runtime", one.Runtime}, [2]string{"queue", one.Queue}, [2]string{"task", one.Task}, [2]string{"params", string(one.Params)},
-		[2]string{"last poll", s.moment(one.PolledAt)}, [2]string{"listed", strconv.Itoa(one.Listed) + " items"}, [2]string{"next poll", s.nextPoll(one)}, [2]string{"poll run", pollRun},
+		[2]string{"last poll", s.moment(one.PolledAt)}, [2]string{"listed", counted(one.Listed, "item")}, [2]string{"next poll", s.nextPoll(one)}, [2]string{"poll run", pollRun},
 		[2]string{"error", one.Error}, [2]string{"record error", one.RecordError}, [2]string{"record again", s.moment(one.RecordAt)},
 		[2]string{"items", count(one.Running) + " running, " + count(one.Ended) + " ended and " + count(one.Refused) + " refused of which it has not been told"},
 		[2]string{"changed", s.moment(&one.UpdatedAt)})
@@ -225,19 +224,6 @@ func (s *session) sourceResume() *cobra.Command {
 		}
 		one, err := c.ResumeSource(cmd.Context(), args[0])
 		return s.changed(one, err, one.Name+" is resumed")
-	})
-	cmd.ValidArgsFunction = s.complete(0, sourceNames)
-	return cmd
-}
-
-func (s *session) sourcePoll() *cobra.Command {
-	cmd := command("poll NAME", "Poll a source, and tell it of outcomes, now", named("NAME"), func(cmd *cobra.Command, args []string) error {
-		c, err := s.client()
-		if err != nil {
-			return err
-		}
-		one, err := c.PollSource(cmd.Context(), args[0])
-		return s.changed(one, err, one.Name+" is polled; see catena source show "+one.Name)
 	})
 	cmd.ValidArgsFunction = s.complete(0, sourceNames)
 	return cmd

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -209,7 +208,7 @@ func keepText(keep task.Duration) string {
 	if keep == 0 {
 		return ""
 	}
-	return "runs for " + span(time.Duration(keep))
+	return "runs for " + durationText(keep)
 }
 
 func (s *session) showTask(t task.Task, due []client.ScheduleDue) error {
@@ -219,7 +218,7 @@ func (s *session) showTask(t task.Task, due []client.ScheduleDue) error {
 		[2]string{"status", taskStatus(t)}, [2]string{"note", t.Note}, [2]string{"invalid", t.Invalid},
 		[2]string{"revision", strconv.FormatInt(t.Revision, 10)},
 		[2]string{"queue", d.Queue + ", priority " + strconv.Itoa(*d.Priority)},
-		[2]string{"timeout", d.Timeout.String()},
+		[2]string{"timeout", durationText(d.Timeout)},
 		[2]string{"attempts", strconv.Itoa(d.Retry.Attempts)},
 		[2]string{"durable", strconv.FormatBool(*d.Durable)}, [2]string{"keep", keepText(d.Keep)},
 		[2]string{"params", string(d.Params)},

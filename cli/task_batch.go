@@ -145,7 +145,7 @@ func (b *batch) lines(source io.ReadSeeker, each func(line int, params json.RawM
 }
 
 func (b *batch) run(ctx context.Context, source io.ReadSeeker, f runFlags) error {
-	b.note("batch %s: %d runs of %s; if interrupted, go on with: %s", b.id, b.total, b.task, b.again(f))
+	b.note("batch %s: %s of %s; if interrupted, go on with: %s", b.id, counted(b.total, "run"), b.task, b.again(f))
 	begin := time.Now()
 	if err := b.send(ctx, source); err != nil {
 		b.note("at least %d of %d runs are accepted and go on; start the rest with: %s", len(b.ids), b.total, b.again(f))
@@ -298,7 +298,7 @@ func (b *batch) printResult(r batchResult) error {
 	if b.json {
 		return b.writeJSON(r)
 	}
-	text := fmt.Sprintf("%d runs of %s in %.3f s (batch %s, %d started before)", r.Count, r.Task, r.Seconds, r.Batch, r.Duplicates)
+	text := fmt.Sprintf("%s of %s in %.3f s (batch %s, %d started before)", counted(r.Count, "run"), r.Task, r.Seconds, r.Batch, r.Duplicates)
 	if r.batchStates != nil {
 		text += fmt.Sprintf(": %d succeeded, %d failed, %d cancelled, %d timed out, %d quarantined",
 			r.Succeeded, r.Failed, r.Cancelled, r.TimedOut, r.Quarantined)

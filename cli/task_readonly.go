@@ -36,7 +36,7 @@ func (s *session) showReadonly(r task.ReadonlyRun) error {
 	err := s.fields(
 		[2]string{"task", r.Task}, [2]string{"state", string(r.State) + " (readonly: nothing was done)"},
 		[2]string{"reason", plain(r.Outcome.Reason)}, [2]string{"data", short(string(r.Outcome.Data), 2000)},
-		[2]string{"took", r.Took.String()},
+		[2]string{"took", durationText(r.Took)},
 	)
 	if err != nil {
 		return err

@@ -33,12 +33,14 @@ type runFlags struct {
 func (s *session) taskRun() *cobra.Command {
 	var f runFlags
 	cmd := command("run NAME", "Start a run of a task, or one for each line of a file", named("NAME"), func(cmd *cobra.Command, args []string) error {
+		s.ownTimeout = true
 		if err := f.check(cmd); err != nil {
 			return err
 		}
 		if f.readonly {
 			return s.runReadonly(cmd, args[0], f)
 		}
+		s.warnOfTrace()
 		if f.from != "" {
 			return s.runBatch(cmd, args[0], f)
 		}
@@ -170,7 +172,7 @@ func (s *session) waitForRun(ctx context.Context, c *client.Client, run task.Run
 			s.note("run %[1]s goes on; see it with %[2]s runs show %[1]s, end it with %[2]s runs cancel %[1]s", run.ID, s.Name)
 		}
 		if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
-			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, timeout).Fix("wait longer, or look at it later")
+			return task.Errorf(task.CodeTimeout, "run %s has not ended within %s", run.ID, durationText(timeout)).Fix("wait longer, or look at it later")
 		}
 		return err
 	}

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,7 +23,12 @@ func TestTheTraceOfTheCallerIsHandedOn(t *testing.T) {
 	require.Zero(t, got.code, got.err)
 	require.Equal(t, parent, header.Get("traceparent"))
 	require.Equal(t, "vendor=1", header.Get("tracestate"))
+	require.Empty(t, got.err)
 	s.program.Environ = append(s.program.Environ, "TRACEPARENT=two\nlines")
-	require.Zero(t, s.run("task", "run", "a").code)
+	got = s.run("task", "run", "a")
+	require.Zero(t, got.code)
 	require.Empty(t, header.Get("traceparent"))
+	require.Equal(t, 1, strings.Count(got.err, "warning: TRACEPARENT \"two\\nlines\" is no W3C trace context"), got.err)
+	s.program.Environ = append(s.program.Environ, "TRACEPARENT=00-0-0-01")
+	require.Contains(t, s.run("task", "run", "a").err, `warning: TRACEPARENT "00-0-0-01" is no W3C trace context`)
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func (s *session) showWorker(w task.WorkerDetail) error {
 		order = fmt.Sprintf("%s asked by %s: %s", w.Order.Kind, w.Order.AskedBy, orderText(*w.Order, 0))
 	}
 	err := s.fields(
-		[2]string{"worker", w.ID}, [2]string{"state", string(w.State)}, [2]string{"reason", w.Reason}, [2]string{"order", order},
+		[2]string{"worker", w.ID}, [2]string{"state", string(w.State)}, [2]string{"reason", plainDurations(w.Reason)}, [2]string{"order", order},
 		[2]string{"host", w.Host}, [2]string{"pid", strconv.Itoa(w.PID)}, [2]string{"version", w.Version},
 		[2]string{"master", master}, [2]string{"slot", slot}, [2]string{"epoch", strconv.FormatInt(w.Epoch, 10)},
 		[2]string{"queues", strings.Join(w.Queues, ", ")}, [2]string{"tags", strings.Join(w.Tags, ", ")},
@@ -76,7 +77,7 @@ func (s *session) showWorker(w task.WorkerDetail) error {
 	}
 	rows := make([][]string, 0, len(w.Restarts))
 	for _, e := range w.Restarts {
-		rows = append(rows, []string{e.ID, string(e.State), span(time.Duration(e.Lived)), s.ageOf(e.EndedAt), e.Reason})
+		rows = append(rows, []string{e.ID, string(e.State), span(time.Duration(e.Lived)), s.ageOf(e.EndedAt), plainDurations(e.Reason)})
 	}
 	if err := s.println("\nbefore it in its slot"); err != nil {
 		return err
@@ -93,7 +94,9 @@ work, finishes what it has and ends. With --all each master replaces one of its 
 the other. A worker that was started without a master drains and ends; with --all it goes on.`
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
-		case all == (len(args) == 1):
+		case all && len(args) == 1:
+			return usageOf(cmd, "%s and --all are two answers to which workers; give one of them", args[0])
+		case !all && len(args) == 0:
 			return usageOf(cmd, "name a worker, or give --all")
 		case host != "" && !all:
 			return usageOf(cmd, "--host needs --all")
@@ -109,6 +112,7 @@ the other. A worker that was started without a master drains and ends; with --al
 		if err != nil {
 			return err
 		}
+		s.noteEarlier(task.OrderRestart, order)
 		return s.followOne(cmd.Context(), c, order, !noWait)
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every worker that a master supervises")
@@ -130,6 +134,7 @@ func (s *session) workersDrain() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		s.noteEarlier(task.OrderDrain, order)
 		return s.followOne(cmd.Context(), c, order, !noWait)
 	})
 	cmd.Long = "Have a worker take no new work, finish what it has and end. A master fills the place of a worker of\nits own again, once that has ended; `catena workers restart` has the replacement work first."
@@ -146,6 +151,10 @@ func (s *session) restartAll(ctx context.Context, c *client.Client, host string,
 	for _, id := range result.Alone {
 		s.note("worker %s goes on: it was started without a master, so nobody would start it again; use `%s workers drain %s`", id, s.Name, id)
 	}
+	if len(result.Orders) == 0 {
+		return s.nothingToRestart(ctx, c, host)
+	}
+	s.noteEarlier(task.OrderRestart, result.Orders...)
 	if wait {
 		if result.Orders, err = s.follow(ctx, c, result.Orders); err != nil {
 			return err
@@ -155,11 +164,54 @@ func (s *session) restartAll(ctx context.Context, c *client.Client, host string,
 		result.Orders, result.Alone = list(result.Orders), list(result.Alone)
 		return s.writeJSON(result)
 	}
-	verb := "will be replaced one after the other"
-	if wait {
-		verb = "were replaced"
+	return s.println(replaced(len(result.Orders), wait))
+}
+
+func replaced(workers int, wait bool) string {
+	switch {
+	case wait && workers == 1:
+		return "1 worker was replaced"
+	case wait:
+		return counted(workers, "worker") + " were replaced"
+	case workers == 1:
+		return "1 worker will be replaced"
 	}
-	return s.println(fmt.Sprintf("%s %s", counted(len(result.Orders), "worker"), verb))
+	return counted(workers, "worker") + " will be replaced one after the other"
+}
+
+// nothingToRestart says why no worker is replaced.
+func (s *session) nothingToRestart(ctx context.Context, c *client.Client, host string) error {
+	none := task.Errorf(task.CodeNotFound, "no master supervises a worker").Fix("see `%s workers list` and `%s masters list`", s.Name, s.Name)
+	if host == "" {
+		return none
+	}
+	hosts, err := workerHosts(ctx, c)
+	if err != nil {
+		return err
+	}
+	none.Message += " on the host " + host
+	if !slices.Contains(hosts, host) && len(hosts) > 0 {
+		none = none.Fix("%s", task.DidYouMean(host, hosts, "the hosts with workers are "+strings.Join(hosts, ", ")))
+	}
+	return none
+}
+
+// noteEarlier tells of orders that stood when another was asked for: they go on as
+// they were given, and are waited for.
+func (s *session) noteEarlier(asked task.OrderKind, orders ...task.WorkerOrder) {
+	for _, o := range orders {
+		if !o.Earlier || o.State == task.OrderDone || o.State == task.OrderFailed {
+			continue
+		}
+		text := fmt.Sprintf("%s was already asked to %s, %s ago by %s", o.Worker, o.Kind, s.age(o.AskedAt), o.AskedBy)
+		if o.Kind == task.OrderDrain && asked == task.OrderRestart {
+			text += "; it ends first, and its place is filled after that"
+		}
+		if o.Kind == task.OrderRestart && asked == task.OrderDrain {
+			text += "; its replacement works first, then it drains"
+		}
+		s.note("%s", text)
+	}
 }
 
 func (s *session) followOne(ctx context.Context, c *client.Client, order task.WorkerOrder, wait bool) error {

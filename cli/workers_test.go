@@ -78,11 +78,55 @@ func TestDrainAWorkerThatIsGoneAtOnce(t *testing.T) {
 	require.Contains(t, got.err, "it was started alone")
 }
 
+func TestRestartBesideOtherOrders(t *testing.T) {
+	t.Parallel()
+	asked := now().Add(-12 * time.Second)
+	earlier := task.WorkerOrder{Worker: "w1", Kind: task.OrderDrain, State: task.OrderDraining, AskedBy: "ann", AskedAt: asked, Earlier: true}
+	same := task.WorkerOrder{Worker: "w2", Kind: task.OrderRestart, State: task.OrderAsked, AskedBy: "bob", AskedAt: asked, Earlier: true}
+	routes := map[string]http.HandlerFunc{
+		"POST /api/v1/workers/restart":    answer(http.StatusOK, client.RestartResult{Orders: []task.WorkerOrder{earlier, same}}),
+		"POST /api/v1/workers/w2/restart": answer(http.StatusOK, same),
+		"POST /api/v1/workers/w2/drain":   answer(http.StatusOK, same),
+		"GET /api/v1/workers/{id}":        refuse(http.StatusNotFound, task.CodeNotFound, "there is no worker", ""),
+	}
+	got := shellOn(t, routes).run("workers", "restart", "--all")
+	require.Zero(t, got.code, got.err)
+	require.Equal(t, "2 workers were replaced\n", got.out)
+	require.Contains(t, got.err, "w1 was already asked to drain, 12s ago by ann; it ends first, and its place is filled after that\n")
+	require.Contains(t, got.err, "w2 was already asked to restart, 12s ago by bob\n")
+	require.Equal(t, "2 workers will be replaced one after the other\n", shellOn(t, routes).run("workers", "restart", "--all", "--no-wait").out)
+	require.Contains(t, shellOn(t, routes).run("workers", "restart", "w2").err, "w2 was already asked to restart, 12s ago by bob\n")
+	require.Contains(t, shellOn(t, routes).run("workers", "drain", "w2").err, "bob; its replacement works first, then it drains\n")
+
+	routes["POST /api/v1/workers/restart"] = answer(http.StatusOK, client.RestartResult{Orders: []task.WorkerOrder{same}})
+	require.Equal(t, "1 worker was replaced\n", shellOn(t, routes).run("workers", "restart", "--all").out)
+	require.Equal(t, "1 worker will be replaced\n", shellOn(t, routes).run("workers", "restart", "--all", "--no-wait").out)
+}
+
+func TestRestartOfNoWorker(t *testing.T) {
+	t.Parallel()
+	routes := map[string]http.HandlerFunc{
+		"POST /api/v1/workers/restart": answer(http.StatusOK, client.RestartResult{Orders: []task.WorkerOrder{}, Alone: []string{}}),
+		"GET /api/v1/workers":          answer(http.StatusOK, []task.Worker{{ID: "w1", Host: "host1"}, {ID: "w2", Host: "other"}}),
+	}
+	got := shellOn(t, routes).run("workers", "restart", "--all", "--host", "nohost")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.err, "error: no master supervises a worker on the host nohost\n")
+	require.Contains(t, got.err, "did you mean host1?")
+	got = shellOn(t, routes).run("workers", "restart", "--all", "--host", "zzzzzzzzz")
+	require.Contains(t, got.err, "the hosts with workers are host1, other")
+	got = shellOn(t, routes).run("workers", "restart", "--all", "--host", "other")
+	require.Contains(t, got.err, "error: no master supervises a worker on the host other\n  fix: see `catena workers list`")
+	got = shellOn(t, routes).run("workers", "restart", "--all")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.err, "error: no master supervises a worker\n")
+}
+
 func TestWorkersUsage(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"workers restart":            "name a worker, or give --all",
-		"workers restart w --all":    "name a worker, or give --all",
+		"workers restart w --all":    "w and --all are two answers to which workers",
 		"workers restart w --host h": "--host needs --all",
 		"workers show":               "ID is missing",
 		"workers drain":              "ID is missing",
@@ -102,10 +146,10 @@ func TestWorkersShow(t *testing.T) {
 		Worker: task.Worker{ID: "w2", Host: "h", PID: 7, Version: "v1", Master: "m", Slot: &slot, State: task.WorkerActive, Queues: []string{"*"}, Slots: 32, Running: 1,
 			RSS: 64 << 20, CPU: 0.25, Age: task.Duration(time.Hour), BeatAt: now()},
 		Runs:     []task.WorkerRun{{ID: uuid.Nil, Task: "demo", State: task.StateRunning, StartedAt: &began, Step: "1", StepAt: &began}},
-		Restarts: []task.WorkerEnd{{ID: "w1", State: task.WorkerStopped, Reason: "is 1h old, its limit is 1h", Lived: task.Duration(time.Hour), EndedAt: &ended}},
+		Restarts: []task.WorkerEnd{{ID: "w1", State: task.WorkerStopped, Reason: "is 1h0m0s old, its limit is 12000h0m0s", Lived: task.Duration(time.Hour), EndedAt: &ended}},
 	})}).run("workers", "show", "w2")
 	require.Zero(t, got.code, got.err)
-	for _, want := range []string{"slot", "3", "64.0 MiB", "25.0 % of a core", "1 of 32 slots for runs", "runs in hand", "demo", "before it in its slot", "is 1h old, its limit is 1h"} {
+	for _, want := range []string{"slot", "3", "64.0 MiB", "25.0 % of a core", "1 of 32 slots for runs", "runs in hand", "demo", "before it in its slot", "is 1h old, its limit is 500d"} {
 		require.Contains(t, got.out, want)
 	}
 }
@@ -114,11 +158,11 @@ func TestMastersAndCrashLoopsAreShown(t *testing.T) {
 	t.Parallel()
 	masters := []task.Master{{Name: "m1", Host: "h", PID: 4, State: task.MasterActive, Leads: true, Warnings: []string{}, Slots: []task.Slot{
 		{Slot: 0, State: task.SlotWorking, PID: 9, Starts: 1}, {Slot: 1, State: task.SlotCrashLoop, Starts: 6, Last: "died: exit status 2 (panic: boom)", NextStart: task.Duration(8 * time.Second)},
-	}}, {Name: "m2", State: task.MasterSilent, Slots: []task.Slot{}, Warnings: []string{"retention.runs is 1h here and 2h on m1"}}}
+	}}, {Name: "m2", State: task.MasterSilent, Slots: []task.Slot{}, Warnings: []string{"retention.runs is 12000h0m0s here and 2h30m0s on m1"}}}
 	routes := map[string]http.HandlerFunc{"GET /api/v1/masters": answer(http.StatusOK, masters), "GET /api/v1/workers": answer(http.StatusOK, []task.Worker{})}
 	got := shellOn(t, routes).run("masters", "list")
 	require.Zero(t, got.code, got.err)
-	for _, want := range []string{"active, leads", "silent", "crash loop, next start in 8s, last: died: exit status 2 (panic: boom)", "warning: m2: retention.runs is 1h here and 2h on m1"} {
+	for _, want := range []string{"active, leads", "silent", "crash loop, next start in 8s, last: died: exit status 2 (panic: boom)", "warning: m2: retention.runs is 500d here and 2h30m on m1"} {
 		require.Contains(t, got.out, want)
 	}
 	got = shellOn(t, routes).run("workers", "list")

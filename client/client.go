@@ -22,6 +22,7 @@ type Config struct {
 	TraceParent     string        // W3C trace context that started runs go on with; "": none
 	TraceState      string        // the rest of it
 	Timeout         time.Duration // of one attempt, beyond what the server was asked to wait; 0: 30s
+	GiveUp          time.Duration // of all attempts of a call together, unless it transfers or waits; 0: each may take Timeout
 	TransferTimeout time.Duration // of Push and PackageArchive; 0: 10m
 	Retries         int           // further attempts of calls that may be tried again; 0: 3, negative: none
 	Patience        time.Duration // how long the blocking methods endure an absent server; 0: 30s

@@ -129,6 +129,12 @@ func TestServerThatDoesNotAnswer(t *testing.T) {
 	_, err := c.Tasks(t.Context())
 	require.Equal(t, task.CodeUnavailable, task.CodeOf(err), "its own time limit")
 
+	began := time.Now()
+	_, err = dial(t, client.Config{Server: server.URL, Timeout: 200 * time.Millisecond, GiveUp: 200 * time.Millisecond}).Tasks(t.Context())
+	require.Equal(t, task.CodeUnavailable, task.CodeOf(err))
+	require.ErrorContains(t, err, "the server did not answer within ")
+	require.Less(t, time.Since(began), 600*time.Millisecond, "it is not tried again")
+
 	patient := dial(t, client.Config{Server: server.URL})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -60,10 +61,14 @@ func (c *Client) do(ctx context.Context, o call) error {
 			return task.Errorf(task.CodeInvalid, "the request is not JSON: %w", err)
 		}
 	}
+	bounded, deadline := c.config.GiveUp > 0 && o.wait == 0 && o.timeout == 0, time.Now().Add(c.config.GiveUp)
 	wait := firstPause
 	for attempt := 0; ; attempt++ {
+		if bounded {
+			o.timeout = min(c.config.Timeout, time.Until(deadline))
+		}
 		err := c.attempt(ctx, o, body)
-		if !o.again || attempt >= c.config.Retries || task.CodeOf(err) != task.CodeUnavailable {
+		if !o.again || attempt >= c.config.Retries || task.CodeOf(err) != task.CodeUnavailable || bounded && time.Until(deadline) <= wait {
 			return err
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -85,7 +90,7 @@ func (c *Client) attempt(ctx context.Context, o call, body []byte) error {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return c.unreachable(ctx, err)
+		return c.unreachable(ctx, o, err)
 	}
 	defer response.Body.Close()
 	if o.status != nil {
@@ -133,7 +138,7 @@ func (c *Client) read(ctx context.Context, o call, body io.Reader) error {
 	switch {
 	case o.copyTo != nil:
 		if _, err := io.Copy(o.copyTo, body); err != nil {
-			return c.unreachable(ctx, err)
+			return c.unreachable(ctx, o, err)
 		}
 		return nil
 	case o.into == nil:
@@ -141,7 +146,7 @@ func (c *Client) read(ctx context.Context, o call, body io.Reader) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {
-		return c.unreachable(ctx, err)
+		return c.unreachable(ctx, o, err)
 	}
 	if err := json.Unmarshal(data, o.into); err != nil {
 		return task.Errorf(task.CodeInternal, "the answer is not what Catena sends: %w", err).At(c.base).
@@ -152,7 +157,7 @@ func (c *Client) read(ctx context.Context, o call, body io.Reader) error {
 
 // unreachable turns the error of a connection into a coded one. ctx is the
 // caller's own, without the time limit of the attempt.
-func (c *Client) unreachable(ctx context.Context, err error) error {
+func (c *Client) unreachable(ctx context.Context, o call, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
@@ -160,8 +165,9 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // the address stands in Where already
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return task.Errorf(task.CodeUnavailable, "the server did not answer in time: %w", err).At(c.base).
+	var dial *net.OpError
+	if unconnected := errors.As(err, &dial) && dial.Op == "dial"; !unconnected && errors.Is(err, context.DeadlineExceeded) {
+		return task.Errorf(task.CodeUnavailable, "the server did not answer within %s: %w", task.DurationText((o.timeout + o.wait).Round(time.Millisecond)), err).At(c.base).
 			Fix("check the server with catena doctor, or try again")
 	}
 	return task.Errorf(task.CodeUnavailable, "cannot reach the server: %w", err).At(c.base).

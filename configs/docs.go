@@ -19,7 +19,7 @@ Every process reads the same schema. Later sources win over earlier ones:
 
 A key or ` + "`CATENA_`" + ` variable that is not listed here is an error that names the nearest one. Variables that container
 platforms add for a service named catena (such as ` + "`CATENA_SERVICE_HOST`" + `) are left alone. In a variable or flag a list is
-written with commas. A duration is a number and a unit (` + "`250ms`, `30s`, `10m`, `72h`" + `), a size likewise: ` + "`KiB MiB GiB TiB`" + `
+written with commas. A duration is a number and a unit (` + "`250ms`, `30s`, `10m`, `72h`, `30d`" + `), a size likewise: ` + "`KiB MiB GiB TiB`" + `
 are powers of 1024, ` + "`KB MB GB TB`" + ` of 1000.
 
     catena config print       # the effective configuration, secrets masked

@@ -79,6 +79,8 @@ func (l *loader) entry(file, name, path string, keyNode, value *yamlv3.Node) {
 		l.origins[name] = at(file, keyNode)
 	case !isKey && formerSection(name) && !l.isSection(name) && value.Kind == yamlv3.MappingNode:
 		l.walk(file, name, value)
+	case !isKey && formerSection(name) && !l.isSection(name):
+		l.problem(at(file, keyNode), "write "+l.mapping(name), "%s is a section, not a value", name)
 	case strings.Contains(keyNode.Value, ".") || (!isKey && !l.isSection(name)):
 		l.unknownKey(at(file, keyNode), join(path, keyNode.Value))
 	case isKey:
@@ -87,7 +89,7 @@ func (l *loader) entry(file, name, path string, keyNode, value *yamlv3.Node) {
 		l.walk(file, name, value)
 	case value.Kind == yamlv3.ScalarNode && value.Tag == "!!null":
 	default:
-		l.problem(at(file, keyNode), "write its keys below it, such as "+l.firstKeyIn(name), "%s is a section, not a value", name)
+		l.problem(at(file, keyNode), "write its keys below it, such as "+l.mapping(name), "%s is a section, not a value", name)
 	}
 }
 

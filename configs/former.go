@@ -14,6 +14,9 @@ type former struct {
 	convert   func(raw any) (any, error)
 }
 
+// formerVerbose is a section of former names only.
+const formerVerbose = "cluster.verbose"
+
 // formers are accepted wherever keys are.
 var formers = []former{
 	{"cluster.healthCheckIntervalSeconds", "master.healthCheckInterval", KindNumber, "seconds", seconds},
@@ -74,6 +77,38 @@ func formerSection(path string) bool {
 	return false
 }
 
+// formerIn shows the former names of a section as a mapping, "" for any other section.
+func formerIn(path string) string {
+	var names []string
+	for _, f := range formers {
+		if parent(f.old) == path && f.kind == KindBool {
+			names = append(names, lastPart(f.old)+": true")
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return lastPart(path) + ": {" + strings.Join(names, ", ") + "}"
+}
+
+func firstFormerIn(path string) string {
+	for _, f := range formers {
+		if parent(f.old) == path {
+			return f.old
+		}
+	}
+	return path
+}
+
+// formerPaths lists the former names and the sections that hold nothing else.
+func formerPaths() []string {
+	var paths []string
+	for _, f := range formers {
+		paths = append(paths, f.old)
+	}
+	return append(paths, formerVerbose)
+}
+
 // translate gives the keys of today the values that were given under former
 // names, and lists these in one notice. A setting under both names is refused.
 func (l *loader) translate() (values map[string]any, notice string) {
@@ -96,7 +131,7 @@ func (l *loader) translate() (values map[string]any, notice string) {
 			continue
 		}
 		values[f.path] = value
-		l.origins[f.path] = strings.TrimSuffix(origin, " "+f.old) + ": " + f.old + " for"
+		l.origins[f.path], l.former[f.path] = origin, f.old
 		names = append(names, f.old+" is "+f.path)
 	}
 	if len(names) == 0 {

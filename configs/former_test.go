@@ -53,15 +53,23 @@ func TestFormerNamesAreCheckedLikeTodays(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		"both in the file":     {text: "cluster: {slaveTTLSeconds: 60}\nworker: {ttl: 2m}", want: "f.yaml:1: cluster.slaveTTLSeconds and worker.ttl (f.yaml:2) are two names of one setting; keep worker.ttl"},
-		"both in two places":   {text: "cluster: {slaveMaxAllowedMemoryMB: 400}", environ: []string{"CATENA_WORKER_MAXMEMORY=1GiB"}, want: "cluster.slaveMaxAllowedMemoryMB and worker.maxMemory (CATENA_WORKER_MAXMEMORY) are two names"},
-		"not a number":         {text: "cluster: {slaveTTLSeconds: soon}", want: `f.yaml:1: cluster.slaveTTLSeconds: "soon" is not a number of seconds`},
-		"negative":             {text: "cluster: {slaveMaxAllowedMemoryMB: -1}", want: "-1 is not a number of megabytes"},
-		"not true":             {text: "cluster: {verbose: {restartSlave: 1}}", want: "log.workerRestarts: 1 is not true or false"},
-		"too small":            {text: "cluster:\n  slaveMaxAllowedMemoryMB: 100", want: "script.heapLimit: 256MiB is not below worker.maxMemory (100MiB)"},
-		"unknown in a section": {text: "cluster: {verbose: {healthChecks: true}}", want: "f.yaml:1: unknown key cluster.verbose.healthChecks"},
-		"a value for verbose":  {text: "cluster: {verbose: true}", want: "f.yaml:1: unknown key cluster.verbose"},
-		"an interval too long": {set: []string{"cluster.healthCheckIntervalSeconds=31"}, want: "master.healthCheckInterval: 31s is too large"},
+		"both in the file":         {text: "cluster: {slaveTTLSeconds: 60}\nworker: {ttl: 2m}", want: "f.yaml:1: cluster.slaveTTLSeconds and worker.ttl (f.yaml:2) are two names of one setting; keep worker.ttl"},
+		"both in two places":       {text: "cluster: {slaveMaxAllowedMemoryMB: 400}", environ: []string{"CATENA_WORKER_MAXMEMORY=1GiB"}, want: "cluster.slaveMaxAllowedMemoryMB and worker.maxMemory (CATENA_WORKER_MAXMEMORY) are two names"},
+		"not a number":             {text: "cluster: {slaveTTLSeconds: soon}", want: `f.yaml:1: cluster.slaveTTLSeconds: "soon" is not a number of seconds`},
+		"negative":                 {text: "cluster: {slaveMaxAllowedMemoryMB: -1}", want: "-1 is not a number of megabytes"},
+		"not true":                 {text: "cluster: {verbose: {restartSlave: 1}}", want: "f.yaml:1: cluster.verbose.restartSlave (log.workerRestarts): 1 is not true or false; write true or false"},
+		"neither true nor false":   {set: []string{"cluster.verbose.restartSlave=maybe"}, want: `--set cluster.verbose.restartSlave (log.workerRestarts): "maybe" is not true or false; write true or false`},
+		"a variable":               {environ: []string{"CATENA_CLUSTER_SLAVETTLSECONDS=1"}, want: "CATENA_CLUSTER_SLAVETTLSECONDS: cluster.slaveTTLSeconds (worker.ttl): 1s is not above worker.drainTimeout"},
+		"a variable misspelt":      {environ: []string{"CATENA_CLUSTER_SLAVETTLSECOND=60"}, want: "unknown variable CATENA_CLUSTER_SLAVETTLSECOND; did you mean CATENA_CLUSTER_SLAVETTLSECONDS?"},
+		"misspelt":                 {text: "cluster: {slaveTTLSecond: 60}", want: "f.yaml:1: unknown key cluster.slaveTTLSecond; did you mean cluster.slaveTTLSeconds, which is worker.ttl here?"},
+		"another unit":             {text: "cluster: {slaveMaxAllowedMemoryMb: 400, x: {}}", want: "did you mean cluster.slaveMaxAllowedMemoryMB, which is worker.maxMemory here?"},
+		"misspelt below a section": {text: "cluster: {verbose: {restartSlaves: true}}", want: "did you mean cluster.verbose.restartSlave, which is log.workerRestarts here?"},
+		"a misspelt section":       {text: "cluster: {verbos: {restartSlave: true}}", want: "unknown key cluster.verbos; did you mean cluster.verbose?"},
+		"a section by a flag":      {set: []string{"cluster.verbose=true"}, want: "--set cluster.verbose: cluster.verbose is a section; name one of its keys, such as cluster.verbose.healthCheck=true"},
+		"too small":                {text: "cluster:\n  slaveMaxAllowedMemoryMB: 100", want: "script.heapLimit: 256MiB is not below worker.maxMemory (100MiB)"},
+		"unknown in a section":     {text: "cluster: {verbose: {healthChecks: true}}", want: "f.yaml:1: unknown key cluster.verbose.healthChecks"},
+		"a value for verbose":      {text: "cluster: {verbose: true}", want: "f.yaml:1: cluster.verbose is a section, not a value; write verbose: {healthCheck: true, masterSlaveMessages: true, restartSlave: true}"},
+		"an interval too long":     {set: []string{"cluster.healthCheckIntervalSeconds=31"}, want: "--set cluster.healthCheckIntervalSeconds (master.healthCheckInterval): 31s is too large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
@@ -32,7 +33,7 @@ func Load(src Source) (Config, error) {
 }
 
 func load(src Source) (c Config, notice string, err error) {
-	l := &loader{k: koanf.New("."), origins: map[string]string{}}
+	l := &loader{k: koanf.New("."), origins: map[string]string{}, former: map[string]string{}}
 	l.keys, l.sections = describe()
 	if src.File != "" && src.Text == nil {
 		text, err := os.ReadFile(src.File)
@@ -65,6 +66,7 @@ type loader struct {
 	keys     []Key
 	sections []section
 	origins  map[string]string // path to the place that gave its value
+	former   map[string]string // path to the former name that the value was given under
 	problems []error
 }
 
@@ -103,8 +105,11 @@ func (l *loader) known() []string {
 
 func (l *loader) unknownKey(where, path string) {
 	remedy := "`catena config schema` lists the keys"
-	if near := nearestKey(path, l.known()); near != "" {
+	if near := nearestKey(path, append(l.known(), formerPaths()...)); near != "" {
 		remedy = "did you mean " + near + "?"
+		if f, is := formerOf(near); is {
+			remedy = "did you mean " + near + ", which is " + f.path + " here?"
+		}
 	}
 	l.problem(where, remedy, "unknown key %s", path)
 }
@@ -160,6 +165,7 @@ func (l *loader) environment(environ []string) {
 		paths[key.Env] = key.Path
 	}
 	for _, f := range formers {
+		names = append(names, envName(f.old))
 		paths[envName(f.old)] = f.old
 	}
 	provider := env.Provider(".", env.Opt{
@@ -191,11 +197,14 @@ func (l *loader) unknownVariable(name, value string, names []string) {
 	l.problem("environment", remedy, "unknown variable %s", name)
 }
 
+// flagOrigin starts the place of a value that a flag gave.
+const flagOrigin = "--set "
+
 func (l *loader) flags(set []string) {
 	values := map[string]any{}
 	for _, assignment := range set {
 		path, value, ok := strings.Cut(assignment, "=")
-		where := "--set " + path
+		where := flagOrigin + path
 		_, known := l.key(path)
 		_, old := formerOf(path)
 		if !ok || !known && !old {
@@ -204,6 +213,8 @@ func (l *loader) flags(set []string) {
 				l.problem(where, "write --set path=value, such as --set worker.slots=8", "no value is given")
 			case l.isSection(path):
 				l.problem(where, "name one of its keys, such as "+l.firstKeyIn(path), "%s is a section", path)
+			case formerSection(path):
+				l.problem(where, "name one of its keys, such as "+firstFormerIn(path)+"=true", "%s is a section", path)
 			default:
 				l.unknownKey(where, path)
 			}
@@ -215,6 +226,23 @@ func (l *loader) flags(set []string) {
 	if err := l.k.Load(confmap.Provider(values, "."), nil); err != nil {
 		l.problem("--set", "check the values", "%v", err)
 	}
+}
+
+// mapping shows a section with one of its keys.
+func (l *loader) mapping(path string) string {
+	if text := formerIn(path); text != "" && !l.isSection(path) {
+		return text
+	}
+	key, _ := l.key(l.firstKeyIn(path))
+	text := key.Default
+	if text == "" || key.Kind == KindText || key.Kind == KindList {
+		text = strconv.Quote(text)
+	}
+	if key.Kind == KindList {
+		text = "[" + text + "]"
+	}
+	rest := strings.Split(strings.TrimPrefix(key.Path, path+"."), ".")
+	return lastPart(path) + ": {" + strings.Join(rest, ": {") + ": " + text + strings.Repeat("}", len(rest))
 }
 
 func (l *loader) firstKeyIn(path string) string {
@@ -262,10 +290,14 @@ func (l *loader) place(key Key, err error) error {
 		e = task.Errorf(task.CodeInvalid, "the value is not text").Fix("put it in quotes")
 	}
 	where := key.Path
-	if origin := l.origins[key.Path]; origin != "" && !strings.HasSuffix(origin, " "+key.Path) {
-		where = origin + ": " + key.Path
-	} else if origin != "" {
-		where = origin
+	if old := l.former[key.Path]; old != "" {
+		where = old + " (" + key.Path + ")"
+	}
+	switch origin := l.origins[key.Path]; {
+	case strings.HasPrefix(origin, flagOrigin):
+		where = flagOrigin + where
+	case origin != "":
+		where = origin + ": " + where
 	}
 	return e.At(where)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/catena-run/catena/task"
 )
@@ -170,6 +171,11 @@ func (c Config) contradictions() []*task.Error {
 	var found []*task.Error
 	add := func(bad bool, path, remedy, format string, args ...any) {
 		if bad {
+			for i, arg := range args {
+				if d, ok := arg.(task.Duration); ok {
+					args[i] = task.DurationText(time.Duration(d))
+				}
+			}
 			found = append(found, task.Errorf(task.CodeInvalid, format, args...).At(path).Fix("%s", remedy))
 		}
 	}

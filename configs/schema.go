@@ -59,7 +59,7 @@ func (k Key) schema(value reflect.Value) map[string]any {
 		s["type"] = "boolean"
 	case KindDuration:
 		s["default"] = show(value)
-		s["type"], s["pattern"] = "string", `^\+?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+$|^0$`
+		s["type"], s["pattern"] = "string", `^\+?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h|d))+$|^0$`
 	case KindSize:
 		s["default"] = show(value)
 		s["type"], s["pattern"] = []string{"string", "integer"}, `^[0-9]*\.?[0-9]* ?([KMGT]i?B|B)?$`

@@ -74,7 +74,7 @@ func TestTreeHoldsEveryKey(t *testing.T) {
 	t.Parallel()
 	tree := configs.Default().Tree()
 	require.Equal(t, "512MiB", tree["worker"].(map[string]any)["maxMemory"])
-	require.Equal(t, "1m0s", tree["script"].(map[string]any)["timeout"])
+	require.Equal(t, "1m", tree["script"].(map[string]any)["timeout"])
 	require.Equal(t, "", tree["redis"].(map[string]any)["sentinel"].(map[string]any)["master"])
 }
 

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/catena-run/catena/task"
 )
@@ -15,6 +16,8 @@ func show(value reflect.Value) string {
 	switch v := value.Interface().(type) {
 	case []string:
 		return strings.Join(v, ",")
+	case task.Duration:
+		return task.DurationText(time.Duration(v))
 	default:
 		return fmt.Sprint(v)
 	}
@@ -25,11 +28,7 @@ func show(value reflect.Value) string {
 func assign(field reflect.Value, kind Kind, raw any) error {
 	switch kind {
 	case KindText:
-		text, ok := raw.(string)
-		if !ok {
-			return mismatch(raw, "text", `put it in quotes, such as "%v"`, raw)
-		}
-		field.SetString(text)
+		return assignText(field, raw)
 	case KindList:
 		return assignList(field, raw)
 	case KindNumber:
@@ -44,6 +43,17 @@ func assign(field reflect.Value, kind Kind, raw any) error {
 		return assignFraction(field, raw)
 	}
 	return nil
+}
+
+func assignText(field reflect.Value, raw any) error {
+	switch v := raw.(type) {
+	case string:
+		field.SetString(v)
+		return nil
+	case map[string]any, map[any]any, []any:
+		return mismatch(raw, "text", "write one text behind the key, with nothing below it")
+	}
+	return mismatch(raw, "text", `put it in quotes, such as "%v"`, raw)
 }
 
 func assignList(field reflect.Value, raw any) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -38,7 +39,8 @@ func (m *masterNode) adminHandler(o Options) (mux *http.ServeMux, stop func(), e
 		Tasks: m.store, Calendars: m.store, Sources: m.store, Waits: m.store, Runs: m.store, Records: m.store, Fleet: m.store, Backfills: m.store, Backfiller: scheduler.NewBackfills(m.store),
 		Submitter: m.dispatch, Waiter: poller, Packages: m.packages,
 		Tokens: m.store, Authenticator: authenticator, Audit: m.store, Doctor: m.doctor, Readonly: newReadonlyRuns(m.base, o.Err),
-		Live: probes.Live(), Ready: probes.Ready(),
+		Variable: os.LookupEnv,
+		Live:     probes.Live(), Ready: probes.Ready(),
 		Traces: m.traces, Metrics: metrics, Observe: requests.observe, Log: m.log,
 	}, api.Config{Version: o.Version, Package: packageConfig(m.cfg).Limits(), MaxEvent: api.MaxEvent(int64(m.cfg.Script.MaxOutput)), EventKeep: time.Duration(m.cfg.Retention.Events)})
 	if err != nil {

@@ -118,13 +118,25 @@ func lockData(dir string) (release func(), err error) {
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = task.Errorf(task.CodeConflict, "another dev runs on %s", dir).At("--data").Fix("stop it, or choose another folder")
+		err = heldData(dir)
 	}
 	if err != nil {
 		_ = file.Close()
 		return nil, err
 	}
 	return func() { _ = file.Close() }, nil
+}
+
+// heldData names the dev that holds the lock of a folder; one that is just starting,
+// or ending, has no address.
+func heldData(dir string) error {
+	err := task.Errorf(task.CodeConflict, "another dev is starting or ending in %s", dir)
+	var running DevFile
+	text, failure := os.ReadFile(filepath.Join(dir, DevFileName))
+	if failure == nil && json.Unmarshal(text, &running) == nil && running.PID > 0 && syscall.Kill(running.PID, 0) == nil {
+		err = task.Errorf(task.CodeConflict, "a dev runs in %s already: %s (process %d)", dir, running.Admin, running.PID)
+	}
+	return err.Fix("use it, stop it with Ctrl-C, or start this one with --data FOLDER")
 }
 
 // startServers starts what the configuration does not name. fail ends the

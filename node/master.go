@@ -25,7 +25,6 @@ import (
 	"github.com/catena-run/catena/scheduler"
 	"github.com/catena-run/catena/server"
 	"github.com/catena-run/catena/source"
-	"github.com/catena-run/catena/worker"
 )
 
 // hangAfter is how many health checks a supervised worker may leave unanswered,
@@ -227,6 +226,8 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 		defer m.newLiveness(o.Liveness, m.health, handler, m.instances).start(ctx)()
 	}
 	admin := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	drains, drained := context.WithCancel(context.WithoutCancel(ctx)) // until the workers have ended
+	defer drained()
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := admin.Serve(m.admin); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -236,9 +237,10 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 	serving.Go(func() {
 		<-ctx.Done()
 		m.draining.Store(true)
-		m.sayDrain(context.WithoutCancel(ctx))
+		m.sayDrain(drains)
 	})
 	err = m.master.Run(ctx)
+	drained()
 	stopAPI() // requests that wait for runs answer, so that the server need not wait for them
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -247,24 +249,4 @@ func (m *masterNode) run(ctx context.Context, o Options) error {
 	}
 	serving.Wait()
 	return err
-}
-
-// sayDrain tells whoever asked the master to end why it does not yet.
-func (m *masterNode) sayDrain(ctx context.Context) {
-	if max(m.cfg.Master.Workers, m.cfg.Master.MaxWorkers) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	running := 0
-	workers, err := m.store.Workers(ctx, false)
-	if err != nil {
-		m.log.WithError(err).Debug("cannot count the runs that are on")
-	}
-	for _, w := range workers {
-		if w.Master == m.name {
-			running += w.Running
-		}
-	}
-	m.log.Warn(worker.DrainNotice(running, time.Duration(m.cfg.Worker.DrainTimeout)))
 }

@@ -157,7 +157,7 @@ func TestTwoDevsInOneProcess(t *testing.T) {
 	err = node.RunDev(t.Context(), config(t), node.DevOptions{Options: node.Options{Out: &again, Err: &again}, Data: firstData})
 	require.Equal(t, task.CodeConflict, task.CodeOf(err), "%v", err)
 	require.Contains(t, err.Error(), firstData)
-	require.Contains(t, err.Error(), "stop it, or choose another folder")
+	require.Contains(t, err.Error(), " already: http://")
 	require.Empty(t, again.String(), "nothing was started")
 	require.FileExists(t, filepath.Join(firstData, node.DevFileName), "the first one's file stays")
 

@@ -73,7 +73,7 @@ func (s *Sources) Metrics() prometheus.Collector { return s.metrics }
 // request is under way any more.
 func (s *Sources) Lead(ctx context.Context, term int64) {
 	defer s.caller.close()
-	l := &leading{Sources: s, term: term, busy: map[string]map[string]bool{actionIterate: {}, actionRecord: {}}, held: map[string]hold{}, slots: make(chan struct{}, maxAsking)}
+	l := &leading{Sources: s, term: term, busy: map[string]map[string]bool{actionIterate: {}, actionRecord: {}}, held: map[string]hold{}, slots: make(chan struct{}, maxAsking), remarks: newRemarks(s.log)}
 	var all sync.WaitGroup
 	all.Go(func() { l.repeat(ctx, "sources", lookEvery, l.look) })
 	all.Go(func() { l.repeat(ctx, "ended items", lookEvery, l.end) })
@@ -85,10 +85,11 @@ func (s *Sources) Lead(ctx context.Context, term int64) {
 // leading is one term.
 type leading struct {
 	*Sources
-	term   int64
-	slots  chan struct{} // a token for each request under way
-	asking sync.WaitGroup
-	ended  uuid.UUID // where the look for ended runs goes on
+	term    int64
+	slots   chan struct{} // a token for each request under way
+	asking  sync.WaitGroup
+	remarks *remarks
+	ended   uuid.UUID // where the look for ended runs goes on
 
 	mu   sync.Mutex
 	busy map[string]map[string]bool // the names of sources by the action that is under way
@@ -223,6 +224,9 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	if problem == nil {
 		answer, problem = readIterate(turn.Source, text)
 	}
+	if answer.Remark == "" {
+		answer.Remark = l.remarks.at(turn.Name, time.Now())
+	}
 	problem = sent.hideError(problem)
 	answer.Remark = sent.hide(answer.Remark)
 	for i := range answer.Items {
@@ -246,6 +250,7 @@ func (l *leading) poll(ctx context.Context, turn store.SourceTurn) error {
 	l.queue.Enqueue(ctx, taken.Parcels)
 	l.metrics.polled(turn.Name, outcomeOK)
 	l.metrics.took(taken)
+	l.remarks.polled(turn.Name, taken, time.Now())
 	if turn.Failures > 0 {
 		l.log.WithField("source", turn.Name).Info("a source can be polled again")
 	}
@@ -358,6 +363,7 @@ func (l *leading) record(ctx context.Context, turn store.SourceTurn) error {
 	l.queue.Enqueue(ctx, taken.Parcels)
 	l.metrics.recordedTo(turn.Name, outcomeOK)
 	l.metrics.took(taken)
+	l.remarks.requeued(turn.Name, again, time.Now())
 	if turn.RecordFailures > 0 {
 		l.log.WithField("source", turn.Name).Info("outcomes can be recorded with a source again")
 	}

@@ -356,3 +356,13 @@ func series(t *testing.T, s *source.Sources, name string) int {
 	}
 	return 0
 }
+
+func TestItemsThatAreAlwaysRefusedShowWithTheSource(t *testing.T) {
+	t.Parallel()
+	f := open(t, nil)
+	e := newEndpoint(t, `{"key":"b","task":"nothing"}`)
+	f.source(task.SourceDefinition{Name: "work", HTTP: &task.SourceHTTP{URL: e.URL}})
+	f.lead()
+	f.eventually(func() bool { return strings.Contains(f.get("work").Error, "items are refused poll after poll") }, "nothing is remarked")
+	require.Equal(t, task.SourceReady, f.get("work").Status, "it works")
+}

@@ -17,6 +17,9 @@ type Duration time.Duration
 // MarshalText writes d as time.Duration.String does.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// maxDays is how many days ParseDuration reads.
+const maxDays = 100_000
+
 // ParseDuration reads what time.ParseDuration reads, and days of 24 hours in
 // front of it: "2d", "1d12h", "-0.5d".
 func ParseDuration(text string) (time.Duration, error) {
@@ -25,7 +28,7 @@ func ParseDuration(text string) (time.Duration, error) {
 		return time.ParseDuration(text)
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || strings.Trim(number, "+-.0123456789") != "" || math.Abs(n) > 100_000 {
+	if err != nil || strings.Trim(number, "+-.0123456789") != "" || math.Abs(n) > maxDays {
 		return 0, Errorf(CodeInvalid, "%q is not a duration", text)
 	}
 	d := time.Duration(n * 24 * float64(time.Hour))
@@ -73,6 +76,34 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 	}
 	return d.UnmarshalText([]byte(text))
 }
+
+const day = 24 * time.Hour
+
+// DurationText writes d as a person would, without its zero units: 500d, 1d12h,
+// 10m, 1.5s. ParseDuration reads it back to the same.
+func DurationText(d time.Duration) string {
+	days := d / day
+	if d < 0 || days > maxDays {
+		days = 0
+	}
+	text := (d - days*day).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	switch {
+	case days == 0:
+		return text
+	case text == "0s":
+		text = ""
+	}
+	return strconv.FormatInt(int64(days), 10) + "d" + text
+}
+
+// MarshalYAML writes d for a person, who reads configurations.
+func (d Duration) MarshalYAML() (any, error) { return DurationText(time.Duration(d)), nil }
 
 // String returns the text form.
 func (d Duration) String() string { return time.Duration(d).String() }

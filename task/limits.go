@@ -68,9 +68,7 @@ func Lane(queue string, tags []string) string {
 	return strings.Join(append([]string{queue}, slices.Compact(tags)...), "+")
 }
 
-// validateFlow checks tags, limits and dedupe, all but the meaning of the keys'
-// expressions, which the chain package knows.
-func (d Definition) validateFlow() error {
+func (d Definition) validateTags() error {
 	if len(d.Tags) > MaxTags {
 		return Errorf(CodeInvalid, "%d tags are too many", len(d.Tags)).At("tags").Fix("use at most %d", MaxTags)
 	}
@@ -80,13 +78,7 @@ func (d Definition) validateFlow() error {
 				Fix(`use lower-case letters, digits, ".", "_" and "-", at most 60 characters`)
 		}
 	}
-	if err := d.Rate.validate(); err != nil {
-		return err
-	}
-	if err := d.Concurrency.validate(); err != nil {
-		return err
-	}
-	return d.Dedupe.validate()
+	return nil
 }
 
 func (r *Rate) validate() error {

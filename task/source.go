@@ -2,6 +2,7 @@ package task
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -233,6 +234,22 @@ func (h *SourceHTTP) validateHeaders() error {
 		}
 	}
 	return nil
+}
+
+// HeaderVariable is a variable of the environment that a header needs.
+type HeaderVariable struct{ Header, Name string }
+
+// Variables returns the variables that the headers need, by header.
+func (h *SourceHTTP) Variables() (needed []HeaderVariable) {
+	if h == nil {
+		return nil
+	}
+	for _, header := range slices.Sorted(maps.Keys(h.Headers)) {
+		for _, used := range envUse.FindAllStringSubmatch(h.Headers[header], -1) {
+			needed = append(needed, HeaderVariable{Header: header, Name: used[1]})
+		}
+	}
+	return needed
 }
 
 // Header returns the headers with the variables of the environment in their places.

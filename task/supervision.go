@@ -38,6 +38,7 @@ type WorkerOrder struct {
 	AskedBy   string     `json:"asked_by"`
 	AskedAt   time.Time  `json:"asked_at"`
 	ChangedAt time.Time  `json:"changed_at"`
+	Earlier   bool       `json:"earlier,omitempty" db:"-"` // it stood already when it was asked for now
 }
 
 // WorkerDetail is a worker with what it does and where it comes from.

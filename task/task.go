@@ -77,6 +77,52 @@ func (d Definition) Normalize() Definition {
 // Validate checks everything about d but its chain and the meaning of its
 // schedules, which the chain and scheduler packages know.
 func (d Definition) Validate() error {
+	if problems := d.Problems(); len(problems) > 0 {
+		return problems[0]
+	}
+	return nil
+}
+
+// Problems returns what is wrong with d: all that Validate looks at, one error for
+// each field, schedule or limit.
+func (d Definition) Problems() (problems []error) {
+	note := func(err error) {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	note(d.validateName())
+	if len(d.Chain) == 0 {
+		note(Errorf(CodeInvalid, "task %s has no chain", d.Name).At("chain").Fix("give it a list of items"))
+	}
+	if d.Queue != "" && !ValidQueue(d.Queue) {
+		note(Errorf(CodeInvalid, "%q cannot name a queue", d.Queue).At("queue").
+			Fix(`use lower-case letters, digits, "_" and "-", at most 60 characters`))
+	}
+	if d.Priority != nil && (*d.Priority < 0 || *d.Priority > MaxPriority) {
+		note(Errorf(CodeInvalid, "priority %d is out of range", *d.Priority).At("priority").Fix("use 0 (last) to %d (first)", MaxPriority))
+	}
+	if len(d.Params) > 0 {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(d.Params, &object); err != nil {
+			note(Errorf(CodeInvalid, "params must be an object").At("params"))
+		}
+	}
+	if d.Keep != 0 && d.Keep < LeastKeep {
+		note(Errorf(CodeInvalid, "runs cannot be kept for only %s", d.Keep).At("keep").Fix("use 1h at least, such as 12h or 30d"))
+	}
+	for i := range d.Schedule {
+		note(d.Schedule[i].validate(i))
+	}
+	note(d.validateTags())
+	note(d.Rate.validate())
+	note(d.Concurrency.validate())
+	note(d.Dedupe.validate())
+	note(d.Retry.validate())
+	return problems
+}
+
+func (d Definition) validateName() error {
 	if !ValidName(d.Name) {
 		return Errorf(CodeInvalid, "%q cannot name a task", d.Name).At("name").
 			Fix(`use lower-case letters, digits, ".", "_" and "-", with "/" between words, at most 200 characters`)
@@ -84,34 +130,7 @@ func (d Definition) Validate() error {
 	if source := SourceOf(d.Name); source != "" {
 		return Errorf(CodeInvalid, "%q is kept for the runs of a source named %s", d.Name, source).At("name").Fix("choose another name")
 	}
-	if len(d.Chain) == 0 {
-		return Errorf(CodeInvalid, "task %s has no chain", d.Name).At("chain").Fix("give it a list of items")
-	}
-	if d.Queue != "" && !ValidQueue(d.Queue) {
-		return Errorf(CodeInvalid, "%q cannot name a queue", d.Queue).At("queue").
-			Fix(`use lower-case letters, digits, "_" and "-", at most 60 characters`)
-	}
-	if d.Priority != nil && (*d.Priority < 0 || *d.Priority > MaxPriority) {
-		return Errorf(CodeInvalid, "priority %d is out of range", *d.Priority).At("priority").Fix("use 0 (last) to %d (first)", MaxPriority)
-	}
-	if len(d.Params) > 0 {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(d.Params, &object); err != nil {
-			return Errorf(CodeInvalid, "params must be an object").At("params")
-		}
-	}
-	if d.Keep != 0 && d.Keep < LeastKeep {
-		return Errorf(CodeInvalid, "runs cannot be kept for only %s", d.Keep).At("keep").Fix("use 1h at least, such as 12h or 30d")
-	}
-	for i := range d.Schedule {
-		if err := d.Schedule[i].validate(i); err != nil {
-			return err
-		}
-	}
-	if err := d.validateFlow(); err != nil {
-		return err
-	}
-	return d.Retry.validate()
+	return nil
 }
 
 // Retry says how often and when a failed attempt is tried again. Attempts

@@ -129,8 +129,8 @@ func (s *session) retire(reason string) {
 // sayDrain tells whoever asked a worker to end why it does not yet. A master
 // tells it of its own workers.
 func (s *session) sayDrain() {
-	if s.cfg.Master == "" {
-		s.log.Warn(DrainNotice(s.running(), s.cfg.DrainTimeout))
+	if running := s.running(); running > 0 && s.cfg.Master == "" {
+		s.log.Warn(DrainNotice(running, s.cfg.DrainTimeout))
 	}
 }
 
@@ -143,7 +143,7 @@ func DrainNotice(runs int, patience time.Duration) string {
 	if runs == 1 {
 		what = "1 run"
 	}
-	return fmt.Sprintf("waiting for %s to end (up to %s); press again to stop now", what, patience)
+	return fmt.Sprintf("waiting for %s to end (up to %s); press again to stop now", what, task.DurationText(patience))
 }
 
 // drain ends a session politely.
