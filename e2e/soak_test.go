@@ -153,7 +153,7 @@ func (c *cluster) sample(m *node, at time.Duration, figures history.Series) {
 	}
 }
 
-var goroutineLine = regexp.MustCompile(`^go_goroutines(\{[^}]*\})? ([0-9.e+]+)$`)
+var goroutineLine = regexp.MustCompile(`^(?:go_goroutines|catena_worker_goroutines)(\{[^}]*\})? ([0-9.e+]+)$`)
 
 // goroutines are read from the metrics of the master, those of its workers where it tells them.
 func (c *cluster) goroutines(m *node) map[string]float64 {

@@ -327,9 +327,7 @@ func (a *admitting) count(ctx context.Context, tx pgx.Tx) error {
 	}
 	batch := &pgx.Batch{}
 	a.places.queueCounts(batch)
-	if batch.Len() == 0 {
-		return nil
-	}
+	queueMayPack(batch, &a.pack.packs)
 	return tx.SendBatch(ctx, batch).Close()
 }
 
@@ -550,7 +548,7 @@ const admitStatement = `
 func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, homes map[uuid.UUID]int64) error {
 	ids, parcels, held := make([]uuid.UUID, len(chosen)), make([]int64, len(chosen)), make([]*bool, len(chosen))
 	var holders []holder
-	var uses tokenUses
+	uses := tokenUses{packs: a.pack.packs}
 	for i, r := range chosen {
 		ids[i], parcels[i] = r.id, homes[r.id]
 		if place := r.place(); place != nil {

@@ -93,7 +93,7 @@ func cancelRuns(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, by string, atOn
 			fence = fence + 1, parcel = NULL, reason = $2, finished_at = clock_timestamp()
 			WHERE id = ANY($1) AND id BETWEEN $3 AND $4`, c.ended, clean("cancelled by "+by), low, high)
 		if left := parcelsOf(c.ended, parcels); len(left) > 0 {
-			batch.Queue(unpackPlaces, left)
+			queueLeft(batch, left, c.ended)
 		}
 		queueCancelled(batch, c.ended, by)
 	}

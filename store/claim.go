@@ -27,7 +27,7 @@ type Claimed struct {
 	DueAt     *time.Time
 	CreatedAt time.Time
 	Held      bool        // a place of a limit or a group ends with it
-	Packed    bool        // it stands in its parcel, unless that was unpacked
+	Packed    bool        // it stands in the parcel, and no row of holds does
 	Rated     bool        // it has taken a token of a rate limit
 	Done      []task.Step // committed steps to go on after
 	Waits     []WaitEnded // of this attempt and what earlier ones have got; the last of an item counts

@@ -82,6 +82,7 @@ func (p *insertion) admit(ctx context.Context, tx pgx.Tx) error {
 	if err := look.read(ctx, tx); err != nil {
 		return err
 	}
+	p.packer.packs = look.packs
 	slices.SortStableFunc(look.list, func(a, b candidate) int { return a.round - b.round })
 	granted := map[int]bool{}
 	for _, c := range look.list {
@@ -163,7 +164,7 @@ func (p *insertion) unwait(granted map[int]bool) {
 // queueGranted writes the places and tokens of those that start at once.
 func (p *insertion) queueGranted(batch *pgx.Batch) {
 	queueHolds(batch, p.holders)
-	var uses tokenUses
+	uses := tokenUses{packs: p.packer.packs}
 	for _, r := range p.rated {
 		uses.add(*p.parcelIDs[r.at], p.ids[r.at], r.task, r.key, r.per)
 	}
@@ -175,6 +176,7 @@ type directLook struct {
 	tasks   map[string]taskInfo
 	list    []candidate // those that may still start
 	places  placeSet
+	packs   bool
 	blocked map[string]bool     // groups of which runs wait already
 	waiting map[string]bool     // lanes in which limited runs wait
 	crowded map[string][]string // tasks of which limited runs wait, with the lanes
@@ -299,6 +301,7 @@ func (l *directLook) readPlaces(ctx context.Context, tx pgx.Tx, batch *pgx.Batch
 		return err
 	})
 	l.places.queueCounts(batch)
+	queueMayPack(batch, &l.packs)
 	if err := l.readWaiting(ctx, tx, batch); err != nil {
 		return err
 	}

@@ -206,6 +206,7 @@ func (r *NewRun) ofRevision() bool { return r.Parent != nil && r.Parent.Entry !=
 // packer fills parcels up to about 20 ms of expected work. A run of unknown
 // cost gets a parcel of its own, so that a long one never blocks short ones.
 type packer struct {
+	packs   bool // places and tokens; see packed
 	parcels []*packing
 	current map[string]*packing
 	count   map[string]int
@@ -251,7 +252,7 @@ func (p *packer) write(ctx context.Context, tx pgx.Tx) (map[uuid.UUID]int64, err
 	batch := &pgx.Batch{}
 	for _, c := range p.parcels {
 		slices.SortFunc(c.runs, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
-		batch.Queue(`INSERT INTO parcels (lane, runs, places) VALUES ($1, $2, $3) RETURNING id`, c.Lane, c.runs, c.packed()).
+		batch.Queue(`INSERT INTO parcels (lane, runs, places) VALUES ($1, $2, $3) RETURNING id`, c.Lane, c.runs, c.packed(p.packs)).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&c.ID) })
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {

@@ -27,9 +27,9 @@ type Lease struct {
 // lease that ends too far in the future is from before the clock went back.
 func (s *Store) Campaign(ctx context.Context, holder string) (lease Lease, won bool, err error) {
 	err = s.beats.QueryRow(ctx, `
-		INSERT INTO leader AS l (term, holder, elected_at, expires_at)
-		VALUES (1, $1, clock_timestamp(), clock_timestamp() + $2)
-		ON CONFLICT (only_row) DO UPDATE SET term = l.term + 1, holder = excluded.holder,
+		INSERT INTO leader AS l (term, holder, elected_at, expires_at, packs_term)
+		VALUES (1, $1, clock_timestamp(), clock_timestamp() + $2, 1)
+		ON CONFLICT (only_row) DO UPDATE SET term = l.term + 1, packs_term = l.term + 1, holder = excluded.holder,
 			elected_at = clock_timestamp(), expires_at = clock_timestamp() + $2
 		WHERE l.expires_at < clock_timestamp() OR l.expires_at > clock_timestamp() + 2 * $2::interval
 		RETURNING term, holder, elected_at, expires_at`, holder, LeaseLifetime).

@@ -1,8 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
-	"hash/fnv"
 	"slices"
 	"time"
 
@@ -11,14 +11,14 @@ import (
 )
 
 // Runs that start together share rows: a parcel has the places of its runs in
-// one value, and their tokens are one row. A place is given back when the run's part of it
-// is cleared or, with all others, when its last run has the parcel deleted. What takes a run away from its
-// parcel otherwise unpacks the parcel: its places become rows of holds. runs.held is true for a run with
-// rows, and false for one that has some only if its parcel was unpacked.
+// one value, and their tokens are one row. A run's place is cleared when it ends or leaves its
+// parcel, or goes with all others when its last run has the parcel deleted. One that keeps its
+// place without its parcel has it as a row of holds: runs.held is then true, as for every run with
+// rows, and false for one that has none.
 //
 // A count reads what all parcels under way have, which are few, since a
-// lane has a bounded number of them. It has to read them before the rows: an unpacking in between
-// is then counted twice rather than not at all.
+// lane has a bounded number of them. It has to read them before the rows: a place that becomes a row in
+// between is then counted twice rather than not at all.
 
 // packLeast is how many places or tokens a parcel has at least that packs them.
 // A reader of one key finds single ones faster by their index.
@@ -33,9 +33,8 @@ const packWindow = 5 * time.Second
 type keyNumber uint64
 
 func (k placeKey) number() keyNumber {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(k.scope + "\x1f" + k.key)) // never fails
-	return keyNumber(max(h.Sum64(), 1))
+	sum := sha256.Sum256([]byte(k.scope + "\x1f" + k.key)) // nobody finds two keys with the same
+	return keyNumber(max(binary.BigEndian.Uint64(sum[:]), 1))
 }
 
 // keyNumbers are packed in eight bytes each, big-endian: an array of bigint
@@ -70,9 +69,11 @@ func (p *packer) hold(lane string, id uuid.UUID, number keyNumber) {
 	c.places[id] = number
 }
 
+func (c *packing) packs(packs bool) bool { return packs && len(c.places) >= packLeast }
+
 // packed returns the places that the parcel has, in the order of its runs; nil: none.
-func (c *packing) packed() (places []byte) {
-	if len(c.places) < packLeast {
+func (c *packing) packed(packs bool) (places []byte) {
+	if !c.packs(packs) {
 		return nil
 	}
 	for _, id := range c.runs {
@@ -85,7 +86,7 @@ func (c *packing) packed() (places []byte) {
 func (p *packer) loose(holders []holder) []holder {
 	packed := map[uuid.UUID]bool{}
 	for _, c := range p.parcels {
-		if len(c.places) >= packLeast {
+		if c.packs(p.packs) {
 			for id := range c.places {
 				packed[id] = true
 			}
@@ -94,75 +95,59 @@ func (p *packer) loose(holders []holder) []holder {
 	return slices.DeleteFunc(holders, func(h holder) bool { return packed[h.run] })
 }
 
-// unpackPlaces makes rows of what runs have in parcels, as far as they go on.
-// Their own rows are locked before the parcels, as everywhere.
-const unpackPlaces = `
-	WITH p AS MATERIALIZED (
-		SELECT id, runs, places FROM parcels WHERE id = ANY ($1) AND places IS NOT NULL ORDER BY id FOR UPDATE
-	), u AS MATERIALIZED (
-		SELECT u.run FROM p CROSS JOIN LATERAL unnest(p.runs) WITH ORDINALITY AS u(run, at) WHERE ` + placeAt + ` <> ` + noPlace + `
-	), kept AS (
-		INSERT INTO holds (run, scope, key)
-		SELECT r.id, 'limit:' || r.task, r.concurrency_key FROM u JOIN runs r ON r.id = u.run
-		WHERE r.id = ANY (ARRAY(SELECT run FROM u)) AND r.id BETWEEN (SELECT run FROM u ORDER BY run LIMIT 1) AND (SELECT run FROM u ORDER BY run DESC LIMIT 1)
-			AND r.finished_at IS NULL AND r.concurrency_key IS NOT NULL
-		ON CONFLICT DO NOTHING
-	)
-	UPDATE parcels SET places = NULL FROM p WHERE parcels.id = p.id`
+// queueMayPack asks whether everybody who may have to do with what is packed knows of it.
+func queueMayPack(batch *pgx.Batch, packs *bool) {
+	batch.Queue(`SELECT EXISTS (SELECT FROM leader WHERE term = packs_term)
+		AND NOT EXISTS (SELECT FROM workers WHERE state IN ('active', 'draining') AND NOT packs)`).
+		QueryRow(func(row pgx.Row) error { return row.Scan(packs) })
+}
 
-// clearPlaces gives places back of runs that ended before their parcels. Somebody
-// who took one of them away from the worker would have unpacked the parcel.
+// Some places of runs ($2) in parcels ($1) that run no more there: they become
+// rows, but for those of runs that have ended or take a place anew. The parcels are locked.
+const keepPlaces = `
+	INSERT INTO holds (run, scope, key)
+	SELECT r.id, 'limit:' || r.task, r.concurrency_key
+	FROM parcels p CROSS JOIN LATERAL unnest(p.runs) WITH ORDINALITY AS u(run, at) JOIN runs r ON r.id = u.run
+	WHERE p.id = ANY ($1) AND p.places IS NOT NULL AND u.run = ANY ($2) AND ` + placeAt + ` <> ` + noPlace + `
+		AND r.id = ANY ($2) AND r.id BETWEEN $3 AND $4 AND r.finished_at IS NULL AND r.parcel IS DISTINCT FROM p.id
+		AND r.concurrency_key IS NOT NULL
+		AND NOT EXISTS (SELECT FROM ready q WHERE q.run = u.run AND q.run = ANY ($2) AND q.concurrency_key IS NOT NULL)
+	ON CONFLICT DO NOTHING`
+
 const clearPlaces = `
 	UPDATE parcels p SET places = (
-		SELECT string_agg(CASE WHEN u.run IN (SELECT unnest($2::uuid[])) THEN ` + noPlace + ` ELSE ` + placeAt + ` END, '' ORDER BY u.at)
-		FROM unnest(p.runs) WITH ORDINALITY AS u(run, at))
+		SELECT string_agg(CASE WHEN u.run IN (SELECT id FROM runs
+				WHERE id = ANY ($2) AND id BETWEEN $3 AND $4 AND (finished_at IS NOT NULL OR state IN ('queued', 'waiting')))
+			THEN ` + noPlace + ` ELSE substring(d.places FROM 8 * u.at::int - 7 FOR 8) END, '' ORDER BY u.at)
+		FROM (SELECT p.places || ''::bytea AS places OFFSET 0) d CROSS JOIN LATERAL unnest(p.runs) WITH ORDINALITY AS u(run, at))
 	WHERE p.id = ANY ($1) AND p.places IS NOT NULL`
 
-// allPacked says that the parcels $12, of which there are $13, have their places
-// packed.
-const allPacked = `(SELECT count(*) FROM parcels p WHERE p.id = ANY ($12) AND p.places IS NOT NULL) = $13`
-
-// parcelsToAsk are the parcels of those endings whose places may be packed. One
-// that is not there, which opens the gate, stands for those with rows.
-func parcelsToAsk(endings []Ending) (parcels []int64) {
-	for _, e := range endings {
-		switch {
-		case e.Packed:
-			parcels = append(parcels, e.Parcel)
-		case e.Held:
-			parcels = append(parcels, 0)
-		}
-	}
-	slices.Sort(parcels)
-	return slices.Compact(parcels)
-}
-
-// queueLeaving clears or unpacks the places of endings whose parcels go on. It
-// follows the statements that end the runs, which lock them.
+// queueLeaving gives places of runs back, or makes them rows, that leave their parcels
+// before these are done. It follows the statements that end the runs; the parcels are locked
+// in the order of their ids, those that the batch deletes among them.
 func queueLeaving(batch *pgx.Batch, b Batch) {
-	var early, left []int64
-	var over []uuid.UUID
+	var parcels []int64
+	var left []uuid.UUID
 	for _, e := range b.Endings {
-		switch {
-		case !e.Held:
-		case !e.State.Terminal():
-			left = append(left, e.Parcel)
-		case !slices.Contains(b.Parcels, e.Parcel):
-			early, over = append(early, e.Parcel), append(over, e.Run)
+		if e.Held && (!e.State.Terminal() || !slices.Contains(b.Parcels, e.Parcel)) {
+			parcels, left = append(parcels, e.Parcel), append(left, e.Run)
 		}
 	}
-	if len(left) > 0 {
-		batch.Queue(unpackPlaces, sortedSet(left))
+	if len(left) == 0 {
+		return
 	}
-	if len(early) > 0 {
-		batch.Queue(clearPlaces, sortedSet(early), over)
-	}
+	parcels = sortedSet(parcels)
+	batch.Queue(`SELECT FROM parcels WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, sortedSet(append(parcels, b.Parcels...)))
+	queueLeft(batch, parcels, left)
 }
 
-func sortedSet(ids []int64) []int64 {
-	slices.Sort(ids)
-	return slices.Compact(ids)
+func queueLeft(batch *pgx.Batch, parcels []int64, runs []uuid.UUID) {
+	low, high := bounds(runs)
+	batch.Queue(keepPlaces, parcels, runs, low, high)
+	batch.Queue(clearPlaces, parcels, runs, low, high)
 }
+
+func sortedSet(ids []int64) []int64 { return slices.Compact(slices.Sorted(slices.Values(ids))) }
 
 // countPlaces and countPacks read the numbers where one of $1 may be among them,
 // or all when that is null.
@@ -173,11 +158,14 @@ const (
 		AND ($1::bytea[] IS NULL OR EXISTS (SELECT FROM unnest($1) AS n WHERE position(n IN keys) > 0))`
 )
 
+// numbered are limits by their numbers.
+type numbered map[keyNumber][]*places
+
 // fewKeys is how many keys are looked for in each array by the database.
 const fewKeys = 4
 
 // queuePacked counts what is packed of the given limits.
-func queuePacked(batch *pgx.Batch, sql string, limits map[keyNumber]*places) {
+func queuePacked(batch *pgx.Batch, sql string, limits numbered) {
 	if len(limits) == 0 {
 		return
 	}
@@ -190,7 +178,7 @@ func queuePacked(batch *pgx.Batch, sql string, limits map[keyNumber]*places) {
 	batch.Queue(sql, numbers).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			keyNumbers(rows.RawValues()[0]).each(func(n keyNumber) {
-				if p := limits[n]; p != nil {
+				for _, p := range limits[n] {
 					p.free--
 				}
 			})

@@ -76,8 +76,9 @@ func TestPlacesEndWithTheirParcel(t *testing.T) {
 	require.NotZero(t, second.ID)
 }
 
-// What leaves a parcel before the others has its place as a row from then on.
-func TestAParcelIsUnpackedWhenARunLeavesIt(t *testing.T) {
+// A run that leaves its parcel before the others takes its place along or gives
+// it back; the others' stay packed.
+func TestARunThatLeavesItsParcel(t *testing.T) {
 	t.Parallel()
 	end := func(change func(*store.Ending)) func(*fixture, int64, store.Parcel, []uuid.UUID) {
 		return func(f *fixture, w int64, p store.Parcel, _ []uuid.UUID) {
@@ -90,37 +91,128 @@ func TestAParcelIsUnpackedWhenARunLeavesIt(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		leave func(f *fixture, w int64, p store.Parcel, ids []uuid.UUID)
-		holds int64
+		leave         func(f *fixture, w int64, p store.Parcel, ids []uuid.UUID)
+		packed, holds int64
 	}{
-		"waits":       {end(func(e *store.Ending) { e.State, e.Attempt, e.After = task.StateQueued, 2, time.Hour }), packedKeys - 1},
-		"goes again":  {end(func(e *store.Ending) { e.State, e.Attempt = task.StateQueued, 2 }), packedKeys},
-		"not started": {end(func(e *store.Ending) { e.State, e.StartedAt = task.StateQueued, time.Time{} }), packedKeys - 1},
+		"waits":       {end(func(e *store.Ending) { e.State, e.Attempt, e.After = task.StateQueued, 2, time.Hour }), packedKeys - 1, 0},
+		"goes again":  {end(func(e *store.Ending) { e.State, e.Attempt = task.StateQueued, 2 }), packedKeys - 1, 1},
+		"not started": {end(func(e *store.Ending) { e.State, e.StartedAt = task.StateQueued, time.Time{} }), packedKeys - 1, 0},
 		"is parked": {end(func(e *store.Ending) {
 			e.State, e.Park = task.StateWaiting, &store.Park{Path: "0", Kind: task.WaitDelay, For: time.Hour}
-		}), packedKeys},
+		}), packedKeys - 1, 1},
+		"stale": {end(func(e *store.Ending) { e.Fence++ }), packedKeys, 0},
 		"is cancelled": {func(f *fixture, _ int64, _ store.Parcel, ids []uuid.UUID) {
 			_, err := f.CancelRun(context.Background(), ids[0], "test", false)
 			require.NoError(f.t, err)
-		}, packedKeys - 1},
+		}, packedKeys - 1, 0},
 		"its worker is lost": {func(f *fixture, w int64, p store.Parcel, _ []uuid.UUID) {
 			require.Len(f.t, f.claim(w, p), packedKeys)
 			require.NoError(f.t, f.EndWorker(context.Background(), w, task.WorkerLost, "killed"))
 			require.Len(f.t, f.revoke(), packedKeys)
-		}, packedKeys},
+		}, 0, packedKeys},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, w := packed(t, perKey)
 			ids, p := f.askAll()
 			c.leave(f, w, p, ids)
-			require.Zero(t, f.packedPlaces())
+			require.Equal(t, c.packed, f.packedPlaces())
 			require.Equal(t, c.holds, f.holds())
-			require.Zero(t, f.scalar(`SELECT count(*) FROM runs WHERE held IS NOT TRUE AND parcel IS NULL AND finished_at IS NULL AND task = 'limited'
-				AND EXISTS (SELECT FROM holds h WHERE h.run = runs.id)`))
-			require.Zero(t, f.scalar(`SELECT count(*) FROM holds h JOIN runs r ON r.id = h.run WHERE r.finished_at IS NOT NULL OR h.key <> r.concurrency_key`))
+			require.Zero(t, f.scalar(`SELECT count(*) FROM holds h JOIN runs r ON r.id = h.run WHERE r.finished_at IS NOT NULL OR r.held IS NOT TRUE OR h.key <> r.concurrency_key`))
 		})
 	}
+}
+
+// A binary that does not know what is packed would count and end rows only.
+func TestNothingIsPackedBesideAnOlderBinary(t *testing.T) {
+	t.Parallel()
+	limits := perKey
+	limits.Rate = &task.Rate{Limit: 2, Per: task.Duration(time.Second), Key: "${params.k}"}
+	for name, older := range map[string]string{
+		"worker": `UPDATE workers SET packs = false`,
+		"leader": `UPDATE leader SET packs_term = term - 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, _ := packed(t, limits)
+			f.exec(older)
+			f.askAll()
+			require.Zero(t, f.packedPlaces()+f.packedTokens())
+			require.EqualValues(t, packedKeys, f.holds())
+			require.EqualValues(t, packedKeys, f.scalar(`SELECT sum(tokens) FROM rate_uses`))
+		})
+	}
+}
+
+// A worker that was given up gives a run back, or wants it tried again, which was
+// taken from it with its place.
+func TestAWorkerThatWasGivenUpFreesNoPlace(t *testing.T) {
+	t.Parallel()
+	for _, after := range []time.Duration{0, time.Hour} {
+		f := openLimited(t, task.Definition{Concurrency: &task.Concurrency{Limit: 1, Key: "${params.k}"}})
+		w := f.worker()
+		f.ask("a", "a")
+		c := f.claimAll(w, f.admit())[0]
+		require.NoError(t, f.EndWorker(context.Background(), w, task.WorkerLost, "silent"))
+		require.Len(t, f.revoke(), 1)
+		e := ended(c)
+		e.State, e.Attempt, e.After = task.StateQueued, c.Attempt+1, after
+		if after == 0 {
+			e.Attempt, e.StartedAt = c.Attempt, time.Time{}
+		}
+		f.write(store.Batch{Worker: w, Endings: []store.Ending{e}})
+		require.EqualValues(t, 1, f.holds())
+		f.worker()
+		require.Empty(t, f.admit())
+		require.Len(t, f.fill(), 1, "the one that was taken back")
+	}
+}
+
+// Ends and cancellations lock parcels in the same order.
+func TestLeavingLocksParcelsInOrder(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f, w := packed(t, perKey)
+	_, first := f.askAll()
+	_, second := f.askAll()
+	early, again := ended(f.claim(w, first)[0]), ended(f.claim(w, second)[0])
+	early.Parcel, again.Parcel, again.State, again.Attempt = first.ID, second.ID, task.StateQueued, 2
+	tx, err := f.Pool().Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(ctx) }()
+	_, err = tx.Exec(ctx, `SELECT FROM parcels WHERE id = $1 FOR UPDATE`, first.ID)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Write(ctx, store.Batch{Worker: w, Endings: []store.Ending{again, early}})
+		done <- err
+	}()
+	require.Eventually(t, func() bool {
+		return f.scalar(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, 20*time.Second, 5*time.Millisecond, "it waits for the first")
+	_, err = tx.Exec(ctx, `SELECT FROM parcels WHERE id = $1 FOR UPDATE NOWAIT`, second.ID)
+	require.NoError(t, err, "and has not locked the second")
+	require.NoError(t, tx.Rollback(ctx))
+	require.NoError(t, <-done)
+}
+
+// Windows are counted in whole milliseconds.
+func TestWindowsThatHardlyDiffer(t *testing.T) {
+	t.Parallel()
+	f, _ := packed(t, task.Definition{Rate: &task.Rate{Limit: 2, Per: task.Duration(time.Second), Key: "${params.k}"}})
+	other := task.Definition{Name: "other", Chain: []byte(`["nop"]`), Rate: &task.Rate{Limit: 2, Per: task.Duration(time.Second - 500*time.Microsecond + time.Millisecond), Key: "${params.k}"}}
+	require.NoError(t, other.Validate())
+	f.apply(other)
+	f.exec(`INSERT INTO task_costs (revision, micros) SELECT revision, 100 FROM tasks WHERE name = 'other'`)
+	var runs []store.NewRun
+	for i := range packedKeys {
+		params := []byte(`{"k":"` + strconv.Itoa(i) + `"}`)
+		runs = append(runs, store.NewRun{Task: "limited", Params: params}, store.NewRun{Task: "other", Params: params})
+	}
+	_, parcels, err := f.InsertRuns(context.Background(), runs)
+	require.NoError(t, err)
+	require.Len(t, parcels, 1)
+	require.Equal(t, []int64{1000, 1001}, []int64{f.scalar(`SELECT min(per_ms) FROM token_packs`), f.scalar(`SELECT max(per_ms) FROM token_packs`)})
 }
 
 // An end before that of the parcel gives back one place and leaves the others packed.

@@ -32,13 +32,13 @@ func (s placeSet) limited(k placeKey, limit int) *places {
 
 // queueCounts counts what is taken. The lock of each task must be held.
 func (s placeSet) queueCounts(batch *pgx.Batch) {
-	inParcels, inPacks := map[keyNumber]*places{}, map[keyNumber]*places{}
+	inParcels, inPacks := numbered{}, numbered{}
 	for k, p := range s {
+		in := inPacks
 		if isLimitScope(k.scope) {
-			inParcels[k.number()] = p
-		} else {
-			inPacks[k.number()] = p
+			in = inParcels
 		}
+		in[k.number()] = append(in[k.number()], p)
 	}
 	queuePacked(batch, countPlaces, inParcels)
 	queuePacked(batch, countPacks, inPacks)

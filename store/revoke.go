@@ -134,7 +134,7 @@ func revokeRuns(ctx context.Context, tx pgx.Tx, parcels []lostParcel) ([]Revoked
 		}
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(unpackPlaces, ids)
+	batch.Queue(keepPlaces, ids, runs, low, high)
 	if len(over) > 0 {
 		queueRelease(batch, over)
 	}

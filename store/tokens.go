@@ -26,7 +26,10 @@ func beginWindow(batch *pgx.Batch, parcels []int64) {
 }
 
 // tokenUses gathers tokens that runs take with their parcels.
-type tokenUses []tokenUse
+type tokenUses struct {
+	packs bool
+	list  []tokenUse
+}
 
 type tokenUse struct {
 	parcel int64
@@ -35,8 +38,11 @@ type tokenUse struct {
 	per    time.Duration
 }
 
+// perMS is the length of the window in whole milliseconds, and never shorter.
+func (u tokenUse) perMS() int64 { return (u.per + time.Millisecond - 1).Milliseconds() }
+
 func (u *tokenUses) add(parcel int64, run uuid.UUID, name, key string, per time.Duration) {
-	*u = append(*u, tokenUse{parcel, run, placeKey{name, key}, per})
+	u.list = append(u.list, tokenUse{parcel, run, placeKey{name, key}, per})
 }
 
 // queue writes the tokens: a row for those of a parcel with windows of a length
@@ -44,16 +50,16 @@ func (u *tokenUses) add(parcel int64, run uuid.UUID, name, key string, per time.
 func (u *tokenUses) queue(batch *pgx.Batch) {
 	type pack struct {
 		parcel int64
-		per    time.Duration
+		perMS  int64
 	}
 	packs := map[pack][]tokenUse{}
-	for _, use := range *u {
-		p := pack{use.parcel, use.per}
+	for _, use := range u.list {
+		p := pack{use.parcel, use.perMS()}
 		packs[p] = append(packs[p], use)
 	}
 	rows := tokenRows{index: map[tokenRow]int{}}
 	for p, uses := range packs {
-		if len(uses) < packLeast || p.per > packWindow {
+		if !u.packs || len(uses) < packLeast || p.perMS > packWindow.Milliseconds() {
 			rows.add(uses)
 			continue
 		}
@@ -61,7 +67,7 @@ func (u *tokenUses) queue(batch *pgx.Batch) {
 		for i, use := range uses {
 			runs[i], numbers = use.run, numbers.add(use.limit.number())
 		}
-		batch.Queue(`INSERT INTO token_packs (parcel, per_ms, runs, keys) VALUES ($1, $2, $3, $4)`, p.parcel, p.per.Milliseconds(), runs, []byte(numbers))
+		batch.Queue(`INSERT INTO token_packs (parcel, per_ms, runs, keys) VALUES ($1, $2, $3, $4)`, p.parcel, p.perMS, runs, []byte(numbers))
 	}
 	rows.queue(batch)
 }
@@ -89,7 +95,7 @@ func (r *tokenRows) add(uses []tokenUse) {
 			i = len(r.tokens)
 			r.index[row] = i
 			r.parcels, r.tasks, r.keys = append(r.parcels, use.parcel), append(r.tasks, use.limit.scope), append(r.keys, use.limit.key)
-			r.per, r.tokens = append(r.per, use.per.Milliseconds()), append(r.tokens, 0)
+			r.per, r.tokens = append(r.per, use.perMS()), append(r.tokens, 0)
 		}
 		r.tokens[i]++
 	}

@@ -18,8 +18,8 @@ const lostAfterTicks = 5
 // RegisterWorker enters a new worker process and returns its epoch.
 func (s *Store) RegisterWorker(ctx context.Context, w task.Worker) (epoch int64, err error) {
 	err = s.beats.QueryRow(ctx, `
-		INSERT INTO workers (id, host, pid, version, master, slot, queues, slots, rss, tags, tick)
-		VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, coalesce($9::text[], '{}'), (SELECT tick FROM cluster)) RETURNING epoch`,
+		INSERT INTO workers (id, host, pid, version, master, slot, queues, slots, rss, tags, tick, packs)
+		VALUES ($1, $2, $3, $4, $5, $10, $6, $7, $8, coalesce($9::text[], '{}'), (SELECT tick FROM cluster), true) RETURNING epoch`,
 		w.ID, w.Host, w.PID, w.Version, w.Master, w.Queues, w.Slots, w.RSS, w.Tags, w.Slot).Scan(&epoch)
 	return epoch, wrap(err, "register worker "+w.ID)
 }

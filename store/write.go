@@ -35,7 +35,7 @@ type Ending struct {
 	Lane      string        // it goes again in; "": its own
 	Parcel    int64         // that it was claimed in
 	Held      bool          // a place of a limit or a group ends with it
-	Packed    bool          // it stands in its parcel, unless that was unpacked
+	Packed    bool          // it stands in the parcel, and no row of holds does
 	Rated     bool          // it has taken a token of a rate limit
 	Park      *Park         // what it waits for, when its state is waiting
 
@@ -147,8 +147,8 @@ func (b Batch) split() (first, rest Batch) {
 func (e Ending) refuse(cause error) Ending {
 	reason := "the outcome cannot be stored: " + clean(cause.Error())
 	outcome, _ := json.Marshal(task.Fail(reason)) // text marshals
-	return Ending{Run: e.Run, Fence: e.Fence, State: task.StateFailed, Reason: reason, Outcome: outcome,
-		StartedAt: e.StartedAt, Parcel: e.Parcel, Held: e.Held, Packed: e.Packed, refused: true}
+	return Ending{Run: e.Run, Fence: e.Fence, State: task.StateFailed, Reason: reason, Outcome: outcome, StartedAt: e.StartedAt,
+		Parcel: e.Parcel, Held: e.Held, Packed: e.Packed, Rated: e.Rated, refused: true}
 }
 
 // writeOnce sends everything in one round trip; without an explicit BEGIN the
@@ -253,9 +253,9 @@ const endRuns = `
 		AND (r.state IN ('dispatched', 'running') OR r.state = i.state)
 	RETURNING r.id`
 
-// What the runs occupied ends with them, or with their parcels where it is packed.
+// The rows of what the runs occupied end with them.
 const endHeldRuns = `WITH ended AS (` + endRuns + `
-	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id AND NOT ` + allPacked + `)
+	), gone AS (DELETE FROM holds h USING ended e WHERE h.run = ANY ($1) AND h.run = e.id)
 	SELECT id FROM ended`
 
 // A run that goes again gets a new fence. If its own earlier commit did that
@@ -309,7 +309,8 @@ const releaseHolds = `
 	WITH gone AS (
 		DELETE FROM holds h USING unnest($1::uuid[], $2::int[], $3::boolean[]) AS i(id, fence, anew), runs r
 		WHERE h.run = ANY ($1) AND h.run = i.id AND r.id = i.id AND r.id = ANY ($1) AND r.id BETWEEN $4 AND $5
-			AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%')
+			AND (r.finished_at IS NOT NULL OR i.anew AND r.state = 'queued' AND r.fence = i.fence + 1 AND h.scope LIKE 'limit:%'
+				AND EXISTS (SELECT FROM ready q WHERE q.run = h.run AND q.concurrency_key IS NOT NULL)) -- else it was taken back, and keeps its place
 		RETURNING h.scope, h.key, r.parent, r.state
 	)` + stopOthers
 
@@ -335,11 +336,10 @@ func queueEndings(batch *pgx.Batch, b Batch, note func(pgx.Rows) error) {
 	}
 	if len(over) > 0 {
 		c, statement := endingColumns(over), endRuns
-		args := []any{c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high}
-		if parcels := parcelsToAsk(over); len(parcels) > 0 {
-			statement, args = endHeldRuns, append(args, parcels, len(parcels))
+		if slices.ContainsFunc(over, func(e Ending) bool { return e.Held && !e.Packed }) {
+			statement = endHeldRuns
 		}
-		batch.Queue(statement, args...).Query(note)
+		batch.Queue(statement, c.ids, c.fences, c.states, c.outcomes, c.reasons, c.packages, c.tails, b.Worker, c.started, c.low, c.high).Query(note)
 	}
 	if len(again) > 0 {
 		c := endingColumns(again)

@@ -5,7 +5,7 @@ SET LOCAL lock_timeout = '2s';
 
 -- Places of concurrency limits that the runs of a parcel have, in the order of
 -- runs: eight bytes that stand for the task and the key, zero for a run without one. They end with the parcel. NULL:
--- the places of its runs are rows of holds. An older binary counts only those.
+-- the places of its runs are rows of holds.
 ALTER TABLE parcels ADD COLUMN places bytea, ALTER COLUMN places SET STORAGE EXTERNAL;
 CREATE INDEX parcels_places ON parcels (id) WHERE places IS NOT NULL;
 
@@ -19,10 +19,17 @@ CREATE TABLE token_packs (
     used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     back_at timestamptz NOT NULL DEFAULT 'infinity',
     PRIMARY KEY (parcel, per_ms)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, fillfactor = 50);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, fillfactor = 50);
 ALTER TABLE token_packs ALTER COLUMN runs SET STORAGE EXTERNAL, ALTER COLUMN keys SET STORAGE EXTERNAL;
 
+-- An older binary knows neither: nothing is packed while a worker of one lives or one leads.
+ALTER TABLE workers ADD COLUMN packs boolean NOT NULL DEFAULT false;
+ALTER TABLE leader ADD COLUMN packs_term bigint NOT NULL DEFAULT 0; -- the last term whose leader knows them
+
 -- +goose Down
+LOCK TABLE parcels, token_packs;
+ALTER TABLE leader DROP COLUMN packs_term;
+ALTER TABLE workers DROP COLUMN packs;
 INSERT INTO holds (run, scope, key)
     SELECT r.id, 'limit:' || r.task, r.concurrency_key FROM parcels p CROSS JOIN LATERAL unnest(p.runs) WITH ORDINALITY AS u(run, at)
     JOIN runs r ON r.id = u.run
