@@ -555,7 +555,7 @@ func (a *admitting) write(ctx context.Context, tx pgx.Tx, chosen []admitRun, hom
 			held[i], holders = new(bool), append(holders, holder{i, r.id, *place})
 		}
 		if r.group.token != nil {
-			uses.add(parcels[i], r.id, r.task.name, *r.group.rate, time.Duration(r.task.limits.Rate.Per))
+			uses.list = append(uses.list, tokenUse{parcels[i], r.id, placeKey{r.task.name, *r.group.rate}, r.group.token.number, time.Duration(r.task.limits.Rate.Per)})
 		}
 	}
 	holders = a.pack.loose(holders)

@@ -99,24 +99,23 @@ func (p *insertion) admit(ctx context.Context, tx pgx.Tx) error {
 		place.take()
 		token.take()
 		granted[c.at] = true
-		p.grant(c, token != nil)
+		p.grant(c, place, token)
 	}
 	p.unwait(granted)
 	return nil
 }
 
 // grant makes a candidate a run that was dispatched.
-func (p *insertion) grant(c candidate, rated bool) {
+func (p *insertion) grant(c candidate, place, token *places) {
 	p.states[c.at], p.fences[c.at], p.releases[c.at] = string(task.StateDispatched), 1, &p.view.release
 	info := p.view.tasks[c.task]
-	if c.keys.Concurrency != nil {
+	if place != nil {
 		p.held[c.at] = new(bool)
-		key := placeKey{limitScope(c.task), *c.keys.Concurrency}
-		p.holders = append(p.holders, holder{c.at, p.ids[c.at], key})
-		p.packer.hold(info.lane, p.ids[c.at], key.number())
+		p.holders = append(p.holders, holder{c.at, p.ids[c.at], placeKey{limitScope(c.task), *c.keys.Concurrency}})
+		p.packer.hold(info.lane, p.ids[c.at], place.number)
 	}
-	if rated {
-		p.rated = append(p.rated, ratedRun{c.at, c.task, *c.keys.Rate, time.Duration(info.limits.Rate.Per)})
+	if token != nil {
+		p.rated = append(p.rated, ratedRun{c.at, placeKey{c.task, *c.keys.Rate}, token.number, time.Duration(info.limits.Rate.Per)})
 	}
 }
 
@@ -145,9 +144,10 @@ func queueHolds(batch *pgx.Batch, holders []holder) {
 
 // ratedRun is a run that has taken a token.
 type ratedRun struct {
-	at        int
-	task, key string
-	per       time.Duration
+	at     int
+	limit  placeKey
+	number keyNumber
+	per    time.Duration
 }
 
 // unwait removes runs from those that wait.
@@ -166,7 +166,7 @@ func (p *insertion) queueGranted(batch *pgx.Batch) {
 	queueHolds(batch, p.holders)
 	uses := tokenUses{packs: p.packer.packs}
 	for _, r := range p.rated {
-		uses.add(*p.parcelIDs[r.at], p.ids[r.at], r.task, r.key, r.per)
+		uses.list = append(uses.list, tokenUse{*p.parcelIDs[r.at], p.ids[r.at], r.limit, r.number, r.per})
 	}
 	uses.queue(batch)
 }

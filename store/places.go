@@ -6,7 +6,10 @@ import "github.com/jackc/pgx/v5"
 type placeKey struct{ scope, key string }
 
 // places counts what a limit leaves.
-type places struct{ limit, free int }
+type places struct {
+	limit, free int
+	number      keyNumber // of its key
+}
 
 func (p *places) open() bool { return p == nil || p.free > 0 }
 
@@ -25,7 +28,7 @@ type placeSet map[placeKey]*places
 // limited returns the places of a limit, all of them free until they are counted.
 func (s placeSet) limited(k placeKey, limit int) *places {
 	if s[k] == nil {
-		s[k] = &places{limit: limit, free: limit}
+		s[k] = &places{limit: limit, free: limit, number: k.number()}
 	}
 	return s[k]
 }
@@ -38,7 +41,7 @@ func (s placeSet) queueCounts(batch *pgx.Batch) {
 		if isLimitScope(k.scope) {
 			in = inParcels
 		}
-		in[k.number()] = append(in[k.number()], p)
+		in[p.number] = append(in[p.number], p)
 	}
 	queuePacked(batch, countPlaces, inParcels)
 	queuePacked(batch, countPacks, inPacks)

@@ -35,15 +35,12 @@ type tokenUse struct {
 	parcel int64
 	run    uuid.UUID
 	limit  placeKey // its scope is the task
+	number keyNumber
 	per    time.Duration
 }
 
 // perMS is the length of the window in whole milliseconds, and never shorter.
 func (u tokenUse) perMS() int64 { return (u.per + time.Millisecond - 1).Milliseconds() }
-
-func (u *tokenUses) add(parcel int64, run uuid.UUID, name, key string, per time.Duration) {
-	u.list = append(u.list, tokenUse{parcel, run, placeKey{name, key}, per})
-}
 
 // queue writes the tokens: a row for those of a parcel with windows of a length
 // where they are many and short, and one for each key of a parcel else.
@@ -65,7 +62,7 @@ func (u *tokenUses) queue(batch *pgx.Batch) {
 		}
 		runs, numbers := make([]uuid.UUID, len(uses)), keyNumbers{}
 		for i, use := range uses {
-			runs[i], numbers = use.run, numbers.add(use.limit.number())
+			runs[i], numbers = use.run, numbers.add(use.number)
 		}
 		batch.Queue(`INSERT INTO token_packs (parcel, per_ms, runs, keys) VALUES ($1, $2, $3, $4)`, p.parcel, p.perMS, runs, []byte(numbers))
 	}
