@@ -40,7 +40,8 @@ func ParseKey(field, text string) (*Key, error) {
 	}
 	if p.uses == 0 {
 		if _, err := k.Eval(nil); err != nil {
-			return nil, err
+			message, _ := strings.CutPrefix(err.(*task.Error).Message, field+": ") //nolint:errorlint,forcetypeassert // Eval makes it
+			return nil, task.Errorf(task.CodeInvalid, "%s", message).At(field).Fix(`write an expression over params such as "${params.customer}"`)
 		}
 	}
 	return k, nil

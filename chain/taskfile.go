@@ -49,11 +49,14 @@ func ParseTasks(name string, text []byte) ([]TaskFile, error) {
 func (f file) task(s *source) (t TaskFile, problems []error) {
 	t.Line, t.file, t.source = s.line, f, s
 	problems = f.fields(s, "task", taskFields)
+	refused := map[string]bool{} // fields that could not be read
 	for i, key := range s.keys {
-		problems = append(problems, f.taskField(&t.Definition, key, s.items[i])...)
+		if bad := f.taskField(&t.Definition, key, s.items[i]); len(bad) > 0 {
+			problems, refused[key.text] = append(problems, bad...), true
+		}
 	}
-	if len(problems) == 0 {
-		for _, err := range t.Definition.Problems() {
+	for _, err := range t.Definition.Problems() {
+		if !refused[fieldOf(err)] {
 			problems = append(problems, f.located(s, err))
 		}
 	}
@@ -70,6 +73,16 @@ func (f file) task(s *source) (t TaskFile, problems []error) {
 		t.Document = document
 	}
 	return t, problems
+}
+
+// fieldOf is the field of a definition that an error is about.
+func fieldOf(err error) string {
+	var e *task.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	end := strings.IndexAny(e.Where+".", ".[")
+	return e.Where[:end]
 }
 
 // taskField reads one field into d. What is wrong with several of its parts is several problems.

@@ -81,43 +81,52 @@ func (d Definition) validateTags() error {
 	return nil
 }
 
-func (r *Rate) validate() error {
+func (r *Rate) problems() (problems []error) {
 	if r == nil {
 		return nil
 	}
 	if err := checkLimit(r.Limit, "rate.limit"); err != nil {
-		return err
+		problems = append(problems, err)
 	}
 	if per := time.Duration(r.Per); per < minPer || per > maxPer {
-		return Errorf(CodeInvalid, "a window of %v is out of range", r.Per).At("rate.per").Fix("use 1s to 24h")
+		problems = append(problems, Errorf(CodeInvalid, "a window of %v is out of range", r.Per).At("rate.per").Fix("use 1s to 24h"))
 	}
-	return checkKeyText(r.Key, "rate.key")
+	if err := checkKeyText(r.Key, "rate.key"); err != nil {
+		problems = append(problems, err)
+	}
+	return problems
 }
 
-func (c *Concurrency) validate() error {
+func (c *Concurrency) problems() (problems []error) {
 	if c == nil {
 		return nil
 	}
 	if err := checkLimit(c.Limit, "concurrency.limit"); err != nil {
-		return err
+		problems = append(problems, err)
 	}
 	if c.Strategy != "" && !slices.Contains(Strategies[:], c.Strategy) {
-		return Errorf(CodeInvalid, "unknown strategy %q", c.Strategy).At("concurrency.strategy").Fix("use one of %v", Strategies)
+		problems = append(problems, Errorf(CodeInvalid, "unknown strategy %q", c.Strategy).At("concurrency.strategy").Fix("use one of %v", Strategies))
 	}
-	return checkKeyText(c.Key, "concurrency.key")
+	if err := checkKeyText(c.Key, "concurrency.key"); err != nil {
+		problems = append(problems, err)
+	}
+	return problems
 }
 
-func (d *Dedupe) validate() error {
+func (d *Dedupe) problems() (problems []error) {
 	if d == nil {
 		return nil
 	}
 	if d.Key == "" {
-		return Errorf(CodeInvalid, "dedupe has no key").At("dedupe.key").Fix(`write an expression over params, such as "${params.order}"`)
+		problems = append(problems, Errorf(CodeInvalid, "dedupe has no key").At("dedupe.key").Fix(`write an expression over params, such as "${params.order}"`))
 	}
 	if window := time.Duration(d.Window); window < minWindow || window > maxWindow {
-		return Errorf(CodeInvalid, "a window of %v is out of range", d.Window).At("dedupe.window").Fix("use 1s to 720h (30 days)")
+		problems = append(problems, Errorf(CodeInvalid, "a window of %v is out of range", d.Window).At("dedupe.window").Fix("use 1s to 720h (30 days)"))
 	}
-	return checkKeyText(d.Key, "dedupe.key")
+	if err := checkKeyText(d.Key, "dedupe.key"); err != nil {
+		problems = append(problems, err)
+	}
+	return problems
 }
 
 func checkLimit(limit int, where string) error {

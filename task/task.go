@@ -84,7 +84,7 @@ func (d Definition) Validate() error {
 }
 
 // Problems returns what is wrong with d: all that Validate looks at, one error for
-// each field, schedule or limit.
+// each field or schedule.
 func (d Definition) Problems() (problems []error) {
 	note := func(err error) {
 		if err != nil {
@@ -115,9 +115,9 @@ func (d Definition) Problems() (problems []error) {
 		note(d.Schedule[i].validate(i))
 	}
 	note(d.validateTags())
-	note(d.Rate.validate())
-	note(d.Concurrency.validate())
-	note(d.Dedupe.validate())
+	problems = append(problems, d.Rate.problems()...)
+	problems = append(problems, d.Concurrency.problems()...)
+	problems = append(problems, d.Dedupe.problems()...)
 	note(d.Retry.validate())
 	return problems
 }
