@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -96,7 +97,9 @@ func bulkFilter(in client.BulkFilter, possible, usual []task.State) (f store.Run
 	names := make([]string, len(states))
 	for i, state := range states {
 		if !slices.Contains(possible, state) {
-			return f, task.Errorf(task.CodeInvalid, "runs in state %q cannot be changed so", state).At("states").Fix("use some of %v", possible)
+			all := strings.Trim(fmt.Sprint(possible), "[]")
+			return f, task.Errorf(task.CodeInvalid, "runs in state %q cannot be changed so", state).At("states").
+				Fix("use some of %s", strings.ReplaceAll(all, " ", ", "))
 		}
 		names[i] = string(state)
 	}

@@ -93,6 +93,9 @@ func (s *session) instant(cmd *cobra.Command, flag, text string) (time.Time, err
 	if t, ok := parseTime(text); ok {
 		return t.UTC(), nil
 	}
+	if text == "" {
+		return time.Time{}, usageOf(cmd, "--%s is missing; write a time such as 2026-11-22T05:00:00Z, or a span before now such as 7d", flag)
+	}
 	return time.Time{}, usageOf(cmd, "--%s %q is no time; write a time such as 2026-11-22T05:00:00Z, or a span before now such as 7d", flag, text)
 }
 

@@ -69,7 +69,7 @@ func (b *Backfills) check(ctx context.Context, made task.Backfill) error {
 		return task.Errorf(task.CodeInvalid, "a backfill has no overlap policy %q", made.Overlap).At("overlap").Fix("use one of %v", task.BackfillOverlaps)
 	}
 	if made.From.Year() < earliest || made.To.Year() > latest || !made.From.Before(made.To) {
-		return task.Errorf(task.CodeInvalid, "from %s to %s is no span of time", made.From.Format(time.RFC3339), made.To.Format(time.RFC3339)).At("from").
+		return task.Errorf(task.CodeInvalid, "%s to %s is no span of time", made.From.Format(time.RFC3339), made.To.Format(time.RFC3339)).At("from").
 			Fix("let from be before to, which is not included")
 	}
 	now, err := b.store.Now(ctx)

@@ -69,6 +69,72 @@ func TestReplacingServersFailsNoRequest(t *testing.T) {
 	require.Greater(t, asked.Load(), int64(400))
 }
 
+// lateListener hands a connection over only when it is closed, as one that a
+// process has accepted just before it drains.
+type lateListener struct {
+	net.Listener
+	accepted, closed chan struct{}
+	once             sync.Once
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		close(l.accepted)
+	}
+	<-l.closed
+	return conn, err
+}
+
+func (l *lateListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+func TestAConnectionAcceptedAtTheDrainIsAnswered(t *testing.T) {
+	t.Parallel()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, drain := context.WithCancel(t.Context())
+	defer drain()
+	late := &lateListener{Listener: inner, accepted: make(chan struct{}), closed: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() {
+		done <- server.New(config(nil), quiet()).Serve(ctx, []server.Listener{{Listener: late, Kind: server.KindHTTP}})
+	}()
+	conn, err := net.Dial("tcp", inner.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	<-late.accepted
+	drain()
+	_, err = io.WriteString(conn, "GET /status HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.NoError(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.True(t, res.Close)
+	require.NoError(t, conn.Close())
+	require.NoError(t, <-done)
+}
+
+// A server with all the connections that it may have drains like any other.
+func TestAFullServerDrains(t *testing.T) {
+	t.Parallel()
+	bound := bind(t, server.Address{Kind: server.KindHTTP, Text: "127.0.0.1:0"})
+	stop := serve(t, bound, config(func(c *server.Config) {
+		c.MaxConns, c.DrainGrace, c.DrainTimeout = 1, 100*time.Millisecond, 200*time.Millisecond
+	}))
+	conn, err := net.Dial("tcp", bound.Address(server.KindHTTP))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /status HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.NoError(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.NoError(t, stop())
+}
+
 func TestAnIdleConnectionGetsItsLastAnswer(t *testing.T) {
 	t.Parallel()
 	bound := bind(t, server.Address{Kind: server.KindHTTP, Text: "127.0.0.1:0"})

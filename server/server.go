@@ -96,22 +96,22 @@ func (s *Server) Serve(ctx context.Context, listeners []Listener) error {
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)
-	listeners = s.withCertificates(server, listeners)
+	listeners = s.prepare(server, listeners)
 	accepting, ended := s.accept(server, listeners)
 	var err error
 	select {
 	case err = <-ended:
 		err = errors.Join(err, server.Close())
 	case <-ctx.Done():
-		err = s.drain(ctx, server, listeners)
+		err = s.drain(ctx, server, listeners, accepting)
 	}
 	accepting.Wait()
 	return err
 }
 
-// withCertificates prepares TLS. Without a usable certificate the listeners that
+// prepare limits the connections of each listener and prepares TLS. Without a usable certificate the listeners that
 // need one are given up, and the others are served.
-func (s *Server) withCertificates(server *http.Server, listeners []Listener) (served []Listener) {
+func (s *Server) prepare(server *http.Server, listeners []Listener) (served []Listener) {
 	for _, l := range listeners {
 		if l.TLS() && server.TLSConfig == nil {
 			certificates, err := loadCertificates(s.cfg.Certificate, s.cfg.Key, s.log)
@@ -122,7 +122,7 @@ func (s *Server) withCertificates(server *http.Server, listeners []Listener) (se
 			}
 			server.TLSConfig = &tls.Config{GetCertificate: certificates.get, MinVersion: tls.VersionTLS12}
 		}
-		served = append(served, l)
+		served = append(served, Listener{netutil.LimitListener(l, s.cfg.MaxConns), l.Kind})
 	}
 	return served
 }
@@ -137,7 +137,7 @@ func (s *Server) accept(server *http.Server, listeners []Listener) (*sync.WaitGr
 			if l.TLS() {
 				serve = func(n net.Listener) error { return server.ServeTLS(n, "", "") }
 			}
-			err := serve(netutil.LimitListener(l.Listener, s.cfg.MaxConns))
+			err := serve(l)
 			if !errors.Is(err, http.ErrServerClosed) && !s.draining.Load() {
 				ended <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 			}
@@ -160,12 +160,14 @@ const drainCheck = 10 * time.Millisecond
 
 // drain closes this process's share of the listeners, lets the connections end
 // in order and then ends what is left. What is under way may take as long as
-// the worker's drain may.
-func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Listener) error {
+// the worker's drain may. net/http drops a request without an answer that it reads after
+// Shutdown began: the last connection that was accepted must be counted before.
+func (s *Server) drain(ctx context.Context, server *http.Server, listeners []Listener, accepting *sync.WaitGroup) error {
 	s.draining.Store(true)
 	for _, l := range listeners {
 		_ = l.Close()
 	}
+	accepting.Wait()
 	ctx = context.WithoutCancel(ctx)
 	grace, cancel := context.WithTimeout(ctx, min(s.cfg.DrainGrace, s.cfg.DrainTimeout))
 	defer cancel()

@@ -244,7 +244,7 @@ func (w *whyLook) rated(ctx context.Context, rate task.Rate, next *time.Time) er
 	if next != nil {
 		wait := next.Sub(w.now) + windows(w.Place, rate)
 		w.Until, w.Estimate = next, w.span(wait)
-		text = "the next one at " + next.UTC().Format(time.RFC3339Nano)
+		text = "at " + next.UTC().Format(time.RFC3339)
 	}
 	w.say(task.WaitRate, "the rate limit of %d per %v%s is used up: a token comes back %s, %s in line", rate.Limit, rate.Per,
 		keyText(w.ready.rate), text, ordinal(w.Place))
