@@ -15,6 +15,7 @@ const (
 	watchPeriod = 50 * time.Millisecond  // between two looks at the heap
 	collectGap  = 250 * time.Millisecond // least time between two collections it asks for
 	victimGrace = 2 * time.Second        // for a stopped call to end before the next one is stopped
+	busyGrace   = 10 * time.Second       // the same while it executes: what cannot be interrupted may be what takes the memory
 )
 
 // watchdog knows the calls under way and stops one when the heap of the
@@ -142,7 +143,11 @@ func (w *watchdog) waitsForVictim(now time.Time) bool {
 	w.mu.Lock()
 	_, there := w.calls[w.victim]
 	w.mu.Unlock()
-	if there && now.Sub(w.victim.stop.Load().at) < victimGrace {
+	grace := victimGrace
+	if w.victim.busySince.Load() != 0 {
+		grace = busyGrace
+	}
+	if there && now.Sub(w.victim.stop.Load().at) < grace {
 		return true
 	}
 	w.victim = nil
