@@ -33,12 +33,12 @@ const packWindow = 5 * time.Second
 type keyNumber uint64
 
 func (k placeKey) number() keyNumber {
-	sum := sha256.Sum256([]byte(k.scope + "\x1f" + k.key)) // nobody finds two keys with the same
+	sum := sha256.Sum256([]byte(k.scope + "\x1f" + k.key))
 	return keyNumber(max(binary.BigEndian.Uint64(sum[:]), 1))
 }
 
-// keyNumbers are packed in eight bytes each, big-endian: an array of bigint
-// would cost the database ten times as much to send.
+// keyNumbers are packed in eight bytes each, big-endian. Of an array of bigint
+// the database would encode every element when it sends it.
 type keyNumbers []byte
 
 func (k keyNumbers) add(n keyNumber) keyNumbers { return binary.BigEndian.AppendUint64(k, uint64(n)) }
